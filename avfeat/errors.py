@@ -1,0 +1,121 @@
+"""Every error avfeat raises on purpose.
+
+Each class has a stable, machine-readable ``kind`` and an exit code; its message names the file or
+value at fault and says what to do next. The command line prints the message alone; ``-v`` adds the
+traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class AvfeatError(Exception):
+    """Base of all errors that a user can do something about."""
+
+    kind: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(AvfeatError, ValueError):
+    """A wrong name, option or combination of options."""
+
+    kind = "usage"
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A backbone, data set, clip or other name that is not registered."""
+
+    kind = "unknown_name"
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        listed = ", ".join(known[:40]) + (f", … ({len(known)} in all)" if len(known) > 40 else "")
+        super().__init__(f"unknown {what} {name!r}.{hint} Known: {listed}")
+
+
+class AnnotationError(UsageError):
+    """Annotation files that are absent or cannot be read as the data set's official files."""
+
+    kind = "annotations"
+
+
+class MediaNotFoundError(UsageError, FileNotFoundError):
+    """No media at all where the data set's media should be."""
+
+    kind = "media_not_found"
+
+
+class MediaError(AvfeatError):
+    """One clip's media cannot give what is asked of it; ends as that clip's ``failed`` row.
+
+    ``kind`` is per instance here: ``not_media``, ``empty_file``, ``truncated``, ``undecodable``,
+    ``outside_media``, ``too_short``, ``io``, ``bad_annotation`` or ``non_finite``.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind  # type: ignore[misc]
+
+
+class DownloadError(AvfeatError, ConnectionError):
+    """A file could not be fetched, or what came is not the file that was asked for."""
+
+    kind = "download"
+    exit_code = 2
+
+
+class WeightsError(AvfeatError):
+    """Weights that are unreachable, wrong, truncated or of another architecture."""
+
+    kind = "weights"
+    exit_code = 2
+
+
+class StoreError(AvfeatError):
+    """A folder that is no store, or a store that cannot be used as asked."""
+
+    kind = "store"
+    exit_code = 2
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at the path."""
+
+    kind = "store_not_found"
+
+
+class StoreBusyError(StoreError):
+    """Another process is writing to the store."""
+
+    kind = "store_busy"
+
+
+class RecipeMismatchError(StoreError):
+    """The store holds rows of another recipe."""
+
+    kind = "recipe_mismatch"
+
+
+class RandomWeightsError(StoreError):
+    """The store was made with random weights and the reader did not allow that."""
+
+    kind = "random_weights"
+
+
+class IntegrityError(AvfeatError):
+    """Stored bytes are not the bytes that were written."""
+
+    kind = "integrity"
+    exit_code = 4
+
+
+class WriteError(AvfeatError, OSError):
+    """The store could not be written: disk full, no permission, read-only."""
+
+    kind = "write"
