@@ -1,0 +1,1 @@
+"""From clips to feature rows: plan, media, transforms, backbones, engine."""

@@ -1,0 +1,138 @@
+"""Weights on disk: find, download, import.
+
+A file is hashed before every use, and a wrong one is refused by name, never loaded.
+
+The cache is ``$AVFEAT_CACHE``, else ``$XDG_CACHE_HOME/avfeat``, else ``~/.cache/avfeat``. A file
+lies under ``weights/<its hash or published prefix>/<its name>``: files of two models can share a
+name without one being taken for the other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from avfeat import download
+from avfeat.errors import DownloadError, WeightsError, WriteError
+from avfeat.extract.weights.info import WeightsInfo
+from avfeat.extract.weights.registry import Source, WeightsEntry
+
+
+def folder() -> Path:
+    """Return the cache folder, which need not exist yet."""
+    if explicit := os.environ.get("AVFEAT_CACHE"):
+        return Path(explicit)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "avfeat"
+    return Path.home() / ".cache" / "avfeat"
+
+
+def path_of(source: Source) -> Path:
+    """Say where the cache keeps the file of a source."""
+    return folder() / "weights" / source.sha256 / source.file
+
+
+def find(entry: WeightsEntry) -> WeightsInfo | None:
+    """Verified weights from the cache, or None if no source of the entry is there.
+
+    Raises
+    ------
+    WeightsError
+        A cached file is truncated, changed or another file.
+    """
+    for source in entry.sources:
+        path = path_of(source)
+        if path.exists():
+            found = download.sha256_file(path)
+            if not found.startswith(source.sha256):
+                raise WeightsError(
+                    f"{path} is not {source.file} of {entry.name}: its SHA-256 is {found}, "
+                    f"expected {source.sha256}, {path.stat().st_size} bytes. It was damaged or "
+                    "replaced; delete it to have it downloaded again"
+                )
+            return _info(entry, source, path, found)
+    return None
+
+
+def obtain(entry: WeightsEntry, *, progress: download.Progress | None = None) -> WeightsInfo:
+    """Verified weights from the cache, downloaded first if need be.
+
+    Sources are tried in the order of the entry.
+
+    Raises
+    ------
+    WeightsError
+        The cached file is wrong, or no source gave the file: each URL is named with its reason,
+        and so are the path where the file is wanted and the ways to go on without the network.
+    """
+    cached = find(entry)
+    if cached is not None:
+        return cached
+    reasons = []
+    for source in entry.sources:
+        path = path_of(source)
+        try:
+            found = download.fetch(source.urls, path, sha256=source.sha256, progress=progress)
+        except DownloadError as error:
+            reasons.append(str(error))
+        else:
+            return _info(entry, source, path, found)
+    wanted = entry.sources[0]
+    raise WeightsError(
+        "\n".join(
+            [
+                f"weights {entry.name} are not in the cache and cannot be downloaded.",
+                *reasons,
+                f"Put {wanted.file} at {path_of(wanted)}, or run "
+                f"`avfeat weights import {entry.name} FILE` with a copy from elsewhere. "
+                "To try things out without real features, use `--weights random`.",
+            ]
+        )
+    )
+
+
+def import_file(entry: WeightsEntry, file: Path) -> WeightsInfo:
+    """Copy a file that was fetched by other means into the cache.
+
+    Which source of the entry it is follows from its hash; its name does not matter.
+
+    Raises
+    ------
+    WeightsError
+        The file does not exist, or is none of the published ones.
+    WriteError
+        The cache cannot be written.
+    """
+    if not file.is_file():
+        raise WeightsError(f"{file} is not a file")
+    found = download.sha256_file(file)
+    for source in entry.sources:
+        if found.startswith(source.sha256):
+            path = path_of(source)
+            part = path.with_name(path.name + ".import")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, part)
+                part.replace(path)
+            except OSError as error:
+                raise WriteError(f"cannot copy {file} to {path}: {error.strerror}") from error
+            return _info(entry, source, path, found)
+    expected = ", ".join(f"{source.file} ({source.sha256})" for source in entry.sources)
+    raise WeightsError(
+        f"{file} is none of the published files of {entry.name}: its SHA-256 is {found}, "
+        f"expected {expected}"
+    )
+
+
+def _info(entry: WeightsEntry, source: Source, path: Path, sha256: str) -> WeightsInfo:
+    return WeightsInfo(
+        source="published",
+        tag=entry.tag,
+        file=source.file,
+        sha256=sha256,
+        url=source.urls[0],
+        licence=entry.licence,
+        citation=entry.citation,
+        path=path,
+    )

@@ -1,0 +1,49 @@
+"""What a network's weights are: the part of a recipe that tells random weights from real ones."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+RANDOM_METHOD = "calibrated-normal-v1"
+"""Name of what `avfeat.extract.weights.random` does; changed whenever its numbers change."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """Provenance of one backbone's weights.
+
+    Parameters
+    ----------
+    source
+        ``"published"`` or ``"random"``.
+    tag, file, sha256, url, licence, citation
+        Of the published file; the hash is the full one of the file at hand. None if random.
+    seed, method
+        Of random weights; None if published.
+    path
+        Where the file lies on this machine; no part of equality or of `to_dict`.
+    """
+
+    source: Literal["published", "random"]
+    tag: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    url: str | None = None
+    licence: str | None = None
+    citation: str | None = None
+    seed: int | None = None
+    method: str | None = None
+    path: Path | None = field(default=None, compare=False)
+
+    @classmethod
+    def random(cls, seed: int) -> WeightsInfo:
+        """Weights that are drawn, not trained."""
+        return cls(source="random", seed=seed, method=RANDOM_METHOD)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the path, ready for JSON."""
+        values = asdict(self)
+        del values["path"]
+        return values

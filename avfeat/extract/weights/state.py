@@ -1,0 +1,87 @@
+"""From a published file to a network: read without running code, compared key by key, loaded."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avfeat.errors import WeightsError
+from avfeat.extract.weights.registry import WeightsEntry
+
+_NAMED = 3  # differing keys that a message names; the first few tell which model it is
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a torch file; pickled code in it is refused, never run.
+
+    Raises
+    ------
+    WeightsError
+        The file is no torch file, is damaged, or holds anything but named tensors.
+    """
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} holds more than tensors and was not loaded: {_first_line(error)}"
+        ) from error
+    except (EOFError, RuntimeError, ValueError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise WeightsError(f"{path} is no state dict: it holds {type(state).__name__}")
+    return dict(state)
+
+
+def load_state(net: nn.Module, path: Path, entry: WeightsEntry) -> None:
+    """Load a published file into a network that was cut at its feature layer.
+
+    Keys behind that layer (`WeightsEntry.drop`) are left out, and ``num_batches_tracked`` may be
+    absent. All others must match in name and shape, both ways.
+
+    Raises
+    ------
+    WeightsError
+        The file cannot be read or is of another architecture; the first differences are named.
+    """
+    state = {
+        key: value
+        for key, value in read_state(path).items()
+        if not any(fnmatchcase(key, pattern) for pattern in entry.drop)
+    }
+    own = net.state_dict()
+    absent = own.keys() - state.keys()
+    _refuse_other_architecture(
+        path,
+        entry.name,
+        missing=[k for k in own if k in absent and not k.endswith(".num_batches_tracked")],
+        unexpected=[k for k in state if k not in own],
+        shapes=[
+            f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
+            for k in own
+            if k in state and state[k].shape != own[k].shape
+        ],
+    )
+    # A bare dict: `_metadata` of old files would make torch ask for num_batches_tracked.
+    net.load_state_dict(state, strict=False)
+
+
+def _refuse_other_architecture(path: Path, name: str, **differences: list[str]) -> None:
+    found = [
+        f"{len(keys)} {what}: {', '.join(keys[:_NAMED])}{', …' if len(keys) > _NAMED else ''}"
+        for what, keys in differences.items()
+        if keys
+    ]
+    if found:
+        raise WeightsError(
+            f"{path} does not fit {name}: it is of another architecture. {'; '.join(found)}"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
