@@ -1,0 +1,176 @@
+"""A backbone with weights on a device: batches of items in, rows out."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal
+
+from avfeat.errors import UnknownNameError, UsageError, WeightsError
+from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.registry import get
+from avfeat.extract.backbones.spec import BackboneSpec, VisualInput
+from avfeat.extract.weights import cache
+from avfeat.extract.weights.info import WeightsInfo
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Precision = Literal["fp32", "bf16"]
+
+
+class Extractor:
+    """What `load` returns. Call it with a batch of items to get their feature rows.
+
+    Attributes
+    ----------
+    spec : BackboneSpec
+    device : torch.device
+    weights : WeightsInfo
+        What was loaded; `WeightsInfo.to_dict` is ready for a recipe.
+    precision : str
+        ``"fp32"`` or ``"bf16"``.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        net: nn.Module,
+        *,
+        weights: WeightsInfo,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
+        """Take a built network with its weights; `load` is the way to get there."""
+        self.spec: BackboneSpec = backbone.spec
+        self.device = device
+        self.weights = weights
+        self.precision: Precision = precision
+        self._backbone = backbone
+        self._net = net.eval().requires_grad_(False).to(device)
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """Extract one feature row per item.
+
+        Parameters
+        ----------
+        items
+            On any device: uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, or float32 waveforms
+            ``[N, window]`` with samples in [-1, 1]; ``[N, *spec.input.item_shape]`` in short.
+
+        Returns
+        -------
+        Tensor
+            float32 ``[N, dim]`` on the CPU, whatever the device and the precision.
+
+        Raises
+        ------
+        ValueError
+            The items have another shape or type than the spec says.
+
+        Notes
+        -----
+        fp32 means IEEE float32: TF32 is off on CUDA, where it would cost three digits, and only
+        deterministic cuDNN kernels are used. A row can depend in its last bits on the shape of the
+        batch it came in, hence fixed batch shapes (`BackboneSpec.batch_size`).
+        """
+        import torch
+
+        self._check(items)
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if self.device.type == "cuda":
+                stack.enter_context(
+                    torch.backends.cudnn.flags(
+                        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+                    )
+                )
+            # Front ends and normalisation stay in float32 or better at either precision.
+            batch = self._backbone.to_input(items.to(self.device))
+            if self.precision == "bf16":
+                stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
+            rows: Tensor = self._net(batch)
+            return rows.to(device="cpu", dtype=torch.float32)
+
+    def _check(self, items: Tensor) -> None:
+        import torch
+
+        dtype = torch.uint8 if isinstance(self.spec.input, VisualInput) else torch.float32
+        shape = self.spec.input.item_shape
+        if items.dtype != dtype or tuple(items.shape[1:]) != shape:
+            raise ValueError(
+                f"backbone {self.spec.name!r} takes {dtype} [N, {', '.join(map(str, shape))}], "
+                f"got {items.dtype} {list(items.shape)}"
+            )
+
+
+def load(
+    name: str,
+    *,
+    weights: str = "published",
+    device: torch.device,
+    precision: Precision = "fp32",
+) -> Extractor:
+    """Build a backbone, give it weights and put it on a device.
+
+    Parameters
+    ----------
+    name
+        A registered backbone.
+    weights
+        ``"published"`` (the default tag), ``"random"``, ``"random:<seed>"`` or a weights tag.
+    device
+        Where to run.
+    precision
+        ``"fp32"``, or ``"bf16"`` by autocast: about twice as fast where the hardware has it, and
+        another recipe.
+
+    Raises
+    ------
+    UnknownNameError
+        No such backbone or weights tag.
+    UsageError
+        A seed that is no integer, or a precision that does not exist.
+    WeightsError
+        The weights cannot be had, or are not the published ones, or fit another architecture.
+    """
+    import torch
+
+    from avfeat.extract.weights.random import calibrate
+    from avfeat.extract.weights.state import load_state
+
+    if precision not in ("fp32", "bf16"):
+        raise UsageError(f"unknown precision {precision!r}; known: fp32, bf16")
+    backbone = get(name)
+    info = resolve_weights(name, weights)
+    # Constructors draw initial weights that are about to be overwritten; the fork keeps the
+    # caller's global random state as it was.
+    with torch.random.fork_rng(devices=[]):
+        net = backbone.build()
+    if info.seed is not None:
+        calibrate(net, backbone, seed=info.seed)
+    else:
+        assert info.path is not None and info.tag is not None  # published weights have both
+        load_state(net, info.path, backbone.weights_entry(info.tag))
+    return Extractor(backbone, net, weights=info, device=device, precision=precision)
+
+
+def resolve_weights(name: str, weights: str = "published") -> WeightsInfo:
+    """Make sure that the weights are there and intact, without building a network.
+
+    Published weights are looked up in the cache, downloaded if absent and hashed either way.
+    Parameters and errors are those of `load`.
+    """
+    backbone = get(name)
+    kind, colon, seed = weights.partition(":")
+    if kind == "random":
+        if colon and not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
+            raise UsageError(f"{weights!r}: the seed must be an integer in [0, 2**63): random:7")
+        return WeightsInfo.random(int(seed or 0))
+    tags = backbone.spec.weights
+    if not tags:
+        raise WeightsError(f"backbone {name!r} has no published weights; use `--weights random`")
+    tag = tags[0] if weights == "published" else weights
+    if tag not in tags:
+        raise UnknownNameError(f"weights tag of {name}", tag, [*tags, "published", "random"])
+    return cache.obtain(backbone.weights_entry(tag))

@@ -1,0 +1,1 @@
+"""Networks and front ends that no maintained package offers; imported only to build a backbone."""

@@ -1,0 +1,43 @@
+"""SENet-154 on single frames.
+
+Hu et al., Squeeze-and-Excitation Networks, arXiv:1709.01507; converted from Caffe by
+pretrainedmodels, whose code and key names timm keeps as ``legacy_senet154`` (its stem pools with
+``ceil_mode`` and without padding; other ports pad, which gives other features). The network called
+``senet154`` in timm is another one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.registry import register
+from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+class SENet154(Backbone):
+    """Global average pool: ``[N, 2048]``, non-negative."""
+
+    spec = BackboneSpec(
+        name="senet154",
+        modality="visual",
+        dim=2048,
+        layer="global average pool",
+        input=VisualInput(Geometry(resize=256, crop=224)),
+        weights=("cadene_in1k",),
+        parameters=113_039_984,
+        gmacs_per_item=20.686,
+        paper="Hu et al., CVPR 2018, arXiv:1709.01507",
+        description="ImageNet-1k image features, one row per frame",
+    )
+
+    def build(self) -> nn.Module:
+        """Build timm's network without its classifier."""
+        from timm.models.senet import legacy_senet154
+
+        net: nn.Module = legacy_senet154(pretrained=False, num_classes=0)
+        return net

@@ -1,0 +1,52 @@
+"""VGGish on whole seconds, as the AVE and AVVP code bases extract it.
+
+Hershey et al., CNN Architectures for Large-Scale Audio Classification, arXiv:1609.09430; weights of
+torchvggish, converted from TensorFlow models (research/audioset). One row per whole second from the
+first 96 of its 98 log-mel frames, after the last ReLU, without PCA: the published AVE and LLP
+features are non-negative floats. TensorFlow's own examples follow each other every 0.96 s instead
+and, since 2020, leave out that ReLU; both are other features.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.registry import register
+from avfeat.extract.backbones.spec import AudioInput, BackboneSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@register
+class VGGish(Backbone):
+    """The 128-d embedding after its ReLU: ``[N, 128]``, non-negative."""
+
+    spec = BackboneSpec(
+        name="vggish",
+        modality="audio",
+        dim=128,
+        layer="fc 128 after ReLU",
+        # 15 600 samples hold exactly 96 windows of 25 ms every 10 ms.
+        input=AudioInput(rate=16_000, window=15_600, hop=16_000, front_end="vggish-log-mel"),
+        weights=("audioset",),
+        parameters=72_141_184,
+        gmacs_per_item=0.864,
+        paper="Hershey et al., ICASSP 2017, arXiv:1609.09430",
+        description="AudioSet audio features, one row per second",
+        cpu_batch=10,
+        cuda_batch=160,
+    )
+
+    def build(self) -> nn.Module:
+        """Build the network with the key names of torchvggish."""
+        from avfeat.extract.backbones.nets.vggish import VGGishNet
+
+        return VGGishNet()
+
+    def to_input(self, items: Tensor) -> Tensor:
+        """Log-mel examples float32 ``[N, 1, 96, 64]`` of waveforms float32 ``[N, 15600]``."""
+        from avfeat.extract.backbones.nets.vggish_mel import log_mel
+
+        return log_mel(items).float().unsqueeze(1)
