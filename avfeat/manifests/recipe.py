@@ -1,0 +1,80 @@
+"""The recipe: everything that can change a number in a row, and its fingerprint."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from avfeat.manifests.jsonfile import digest
+
+RECIPE_VERSION = 1
+
+#: Libraries whose version can change a number, by modality.
+_LIBRARIES = {
+    "visual": ("av", "numpy", "pillow", "torch", "torchvision", "timm"),
+    "audio": ("av", "numpy", "soxr", "torch"),
+}
+
+
+class Recipe(BaseModel):
+    """Everything that can change a number in a row. Two stores of one recipe can be compared.
+
+    Attributes
+    ----------
+    backbone
+        Name, layer, dimension and preprocessing, as `BackboneSpec.recipe` gives them.
+    weights
+        Source (``published`` or ``random``), tag, sha256 of the file, or seed and method.
+    sampling
+        Frames: rule and frames per second. Audio: rate, down-mix and resampler.
+    compute
+        Engine, device type, precision and batch shape.
+    store
+        Dtype of the rows and layout of the units (batches are packed within a unit).
+    libraries
+        Versions of the decoder, resampler, image and network libraries.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = RECIPE_VERSION
+    backbone: dict[str, Any]
+    weights: dict[str, Any]
+    sampling: dict[str, Any]
+    compute: dict[str, Any]
+    store: dict[str, Any]
+    libraries: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the recipe's canonical JSON."""
+        return digest(self.model_dump(mode="json"))
+
+
+def library_versions(modality: str) -> dict[str, str]:
+    """Return the versions of the libraries that rows of `modality` depend on.
+
+    ``libavcodec`` is the decoder that PyAV carries.
+    """
+    import av
+
+    versions = {name: metadata.version(name) for name in _LIBRARIES[modality]}
+    versions["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
+    return dict(sorted(versions.items()))
+
+
+def differences(stored: Recipe, asked: Recipe) -> list[tuple[str, Any, Any]]:
+    """List ``(dotted field, stored value, asked value)`` where two recipes differ."""
+    return _differences("", stored.model_dump(mode="json"), asked.model_dump(mode="json"))
+
+
+def _differences(prefix: str, stored: Any, asked: Any) -> list[tuple[str, Any, Any]]:
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        return [
+            difference
+            for key in sorted(stored.keys() | asked.keys())
+            for difference in _differences(f"{prefix}.{key}" if prefix else key, stored.get(key), asked.get(key))
+        ]
+    return [] if stored == asked else [(prefix, stored, asked)]

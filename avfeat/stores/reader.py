@@ -1,0 +1,180 @@
+"""Reading a store: `open_store` and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from avfeat.errors import RandomWeightsError, StoreError, UnknownNameError
+from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
+from avfeat.manifests.recipe import Recipe
+from avfeat.manifests.store import StoreManifest
+from avfeat.stores.files import Files
+from avfeat.stores.rows import StoredRows
+from avfeat.stores.state import load_state
+
+
+class FeatureStore(Mapping[str, np.ndarray]):
+    """Features of one data set by one recipe, by clip id.
+
+    As a mapping it holds the clips that have rows: ``store[clip_id]`` is float32 [rows, dim],
+    iteration yields their ids in store order. Picklable, so that it can be handed to the worker
+    processes of a data loader.
+
+    Examples
+    --------
+    >>> store = avfeat.open_store("features/llp/resnet152")      # doctest: +SKIP
+    >>> store["BjCEufrlXm4_20_30"].shape                         # doctest: +SKIP
+    (80, 2048)
+    >>> for clip_id in store.ids(split="train"):                 # doctest: +SKIP
+    ...     rows, labels = store[clip_id], store.clip(clip_id).labels
+    """
+
+    def __init__(self, url: str | Path, *, allow_random: bool = False) -> None:
+        files = Files(url)
+        state = load_state(files)
+        self.url = str(url)
+        self.manifest: StoreManifest = state.manifest
+        if self.recipe.weights["source"] == "random" and not allow_random:
+            raise RandomWeightsError(
+                f"{url} was made with random weights (--weights random): its numbers mean nothing. "
+                "Pass allow_random=True where that is wanted, in tests and demos"
+            )
+        self._clips = {clip.id: clip for clip in state.clips}
+        self._outcomes = {
+            clip.id: outcome for clip, outcome in zip(state.clips, state.outcomes, strict=True)
+        }
+        self._index = {clip.id: index for index, clip in enumerate(state.clips)}
+        self._rows = StoredRows(files)
+
+    def __repr__(self) -> str:
+        return f"<FeatureStore {self.url}: {len(self)} clips with rows of {self.dim} features>"
+
+    @property
+    def recipe(self) -> Recipe:
+        """How every row was made."""
+        return self.manifest.recipe
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the recipe: rows of equal fingerprints can be compared."""
+        return self.manifest.fingerprint
+
+    @property
+    def dim(self) -> int:
+        """Features per row."""
+        return self.manifest.layout.dim
+
+    @property
+    def complete(self) -> bool:
+        """Whether no clip is left to be extracted."""
+        return all(outcome.status != "pending" for outcome in self._outcomes.values())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The data set's classes in canonical order; empty if it has none."""
+        return tuple(self.manifest.dataset["classes"])
+
+    def __getitem__(self, clip_id: str) -> np.ndarray:
+        """Rows of a clip: float32 [rows, dim].
+
+        Raises
+        ------
+        KeyError
+            If the store does not know the clip, or it has no rows; the message says why.
+        IntegrityError
+            If stored bytes are damaged.
+        """
+        index, outcome = self._locate(clip_id)
+        return self._rows.features(index, outcome.rows, clip_id=clip_id)
+
+    def times(self, clip_id: str) -> np.ndarray:
+        """Times of a clip's rows: float64 [rows], seconds in the clip.
+
+        The time of the source frame for images, the mean over a snippet's frames, the centre of an
+        audio window.
+        """
+        index, outcome = self._locate(clip_id)
+        return self._rows.times(index, outcome.rows, clip_id=clip_id)
+
+    def _locate(self, clip_id: str) -> tuple[int, Outcome]:
+        outcome = self.outcome(clip_id)
+        if outcome.status not in WITH_ROWS:
+            reason = f"{outcome.status}({outcome.kind})" if outcome.kind else outcome.status
+            raise KeyError(f"clip {clip_id} has no rows: {reason} {outcome.message}".rstrip())
+        return self._index[clip_id], outcome
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.ids())
+
+    def __len__(self) -> int:
+        return len(self.ids())
+
+    def __contains__(self, clip_id: object) -> bool:
+        outcome = self._outcomes.get(clip_id) if isinstance(clip_id, str) else None
+        return outcome is not None and outcome.status in WITH_ROWS
+
+    def ids(self, *, split: str | None = None) -> list[str]:
+        """Ids of the clips that have rows, in store order.
+
+        Parameters
+        ----------
+        split
+            Only those of this split; StoreError if no clip of the store is in it.
+        """
+        if split is not None and split not in self.splits:
+            raise StoreError(f"{self.url} has no split {split!r}; it has {', '.join(self.splits)}")
+        return [
+            clip_id
+            for clip_id, outcome in self._outcomes.items()
+            if outcome.status in WITH_ROWS and split in (None, self._clips[clip_id].split)
+        ]
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits the store's clips are in."""
+        return tuple(dict.fromkeys(clip.split for clip in self._clips.values()))
+
+    def clip(self, clip_id: str) -> Clip:
+        """What the annotations say of a clip (also of one without rows)."""
+        if clip_id not in self._clips:
+            raise _unknown_clip(clip_id, self._clips)
+        return self._clips[clip_id]
+
+    def outcome(self, clip_id: str) -> Outcome:
+        """What became of a clip: status, reason, source media."""
+        if clip_id not in self._outcomes:
+            raise _unknown_clip(clip_id, self._outcomes)
+        return self._outcomes[clip_id]
+
+
+class _UnknownClipError(UnknownNameError, KeyError):
+    __str__ = Exception.__str__
+
+
+def _unknown_clip(clip_id: str, known: Mapping[str, object]) -> _UnknownClipError:
+    return _UnknownClipError("clip", clip_id, known)
+
+
+def open_store(url: str | Path, *, allow_random: bool = False) -> FeatureStore:
+    """Open a feature store for reading.
+
+    Parameters
+    ----------
+    url
+        Path or fsspec URL of the store, such as ``features/llp/resnet152``.
+    allow_random
+        Also open a store made with random weights, whose numbers mean nothing.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    RandomWeightsError
+        If it was made with random weights and `allow_random` is False.
+    IntegrityError
+        If its manifest, clip table or ledger is damaged.
+    """
+    return FeatureStore(url, allow_random=allow_random)

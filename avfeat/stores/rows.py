@@ -1,0 +1,51 @@
+"""Reading rows back from a store's arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+
+from avfeat.errors import IntegrityError
+from avfeat.stores.arrays import GROUP
+from avfeat.stores.files import Files
+
+
+class StoredRows:
+    """Random access to the rows of a store, by clip index. Picklable; opens on first use."""
+
+    def __init__(self, files: Files) -> None:
+        self._url = files.path(GROUP) if files.local else f"{files}/{GROUP}"
+        self._group: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_url": self._url, "_group": None}
+
+    def features(self, index: int, rows: int, *, clip_id: str) -> np.ndarray:
+        """Read the first `rows` rows of clip number `index`: float32 [rows, dim].
+
+        Raises
+        ------
+        IntegrityError
+            If a chunk is gone or fails its checksum; the message names `clip_id`.
+        """
+        values = self._read("features", index, rows, clip_id)
+        if np.isnan(values).any():
+            raise IntegrityError(f"{self._url}: clip {clip_id}: a chunk of features is gone")
+        return values
+
+    def times(self, index: int, rows: int, *, clip_id: str) -> np.ndarray:
+        """Read the times of the first `rows` rows: float64 [rows], seconds in the clip."""
+        values = self._read("time", index, rows, clip_id)
+        if np.isnan(values).any():
+            raise IntegrityError(f"{self._url}: clip {clip_id}: a chunk of times is gone")
+        return values
+
+    def _read(self, name: str, index: int, rows: int, clip_id: str) -> np.ndarray:
+        if self._group is None:
+            self._group = zarr.open_group(self._url, mode="r")
+        try:
+            return np.asarray(self._group[name][index, :rows])
+        except (ValueError, RuntimeError) as error:
+            raise IntegrityError(f"{self._url}: clip {clip_id}: {name}: {error}") from error

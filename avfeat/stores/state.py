@@ -1,0 +1,135 @@
+"""What a store on disk holds, as its ledger proves it."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from avfeat.errors import IntegrityError, StoreError, StoreNotFoundError
+from avfeat.manifests.clips import SCHEMA, Clip, Outcome, from_table
+from avfeat.manifests.store import StoreManifest
+from avfeat.stores.files import Files, sha256
+from avfeat.stores.ledger import LedgerEntry, read_ledger
+
+MANIFEST = "manifest.json"
+CLIPS = "clips.parquet"
+RUNS = "runs"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StoreState:
+    """A store's manifest, its clips, what became of each, and the ledger that proves it.
+
+    The manifest is written when a run ends; after a killed run the ledger is ahead of it, and
+    `outcomes` follows the ledger.
+    """
+
+    manifest: StoreManifest
+    clips: tuple[Clip, ...]
+    outcomes: tuple[Outcome, ...]
+    ledger: Mapping[int, LedgerEntry]
+
+
+def peek(files: Files) -> StoreManifest | None:
+    """Read manifest.json; None where a store can be created.
+
+    Raises
+    ------
+    StoreError
+        If the folder holds something else, or is a file.
+    IntegrityError
+        If manifest.json is damaged.
+    """
+    if files.exists(MANIFEST):
+        return StoreManifest.from_bytes(files.read(MANIFEST), f"{files}/{MANIFEST}")
+    if files.exists() and not files.is_dir():
+        raise StoreError(f"{files} is a file, not a store; choose another folder with --out")
+    other = [name for name in files.list() if not name.startswith(f"{RUNS}/")]
+    if other:
+        raise StoreError(
+            f"{files} is not an avfeat store (no {MANIFEST}) and is not empty "
+            f"(it holds {other[0]}); choose another folder with --out"
+        )
+    return None
+
+
+def load_state(files: Files, *, check_clips: bool = True) -> StoreState:
+    """Load a store's state.
+
+    Parameters
+    ----------
+    files
+        The store.
+    check_clips
+        Refuse a clips.parquet that is not the one manifest.json was written with. (A run killed
+        between writing the two leaves such a pair; the next run mends it.)
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store.
+    IntegrityError
+        If a file is damaged or gone.
+    """
+    manifest = peek(files)
+    if manifest is None:
+        raise StoreNotFoundError(f"there is no store at {files}; `avfeat extract` makes one")
+    table = read_clips(files)
+    if table is None:
+        raise IntegrityError(
+            f"{files}/{CLIPS} is gone or damaged; run the same extract command again: "
+            "it is rebuilt from annotations and ledger"
+        )
+    clips, outcomes, digest = table
+    if check_clips and digest != manifest.files.get(CLIPS):
+        raise IntegrityError(
+            f"{files}/{CLIPS} is not the file that {MANIFEST} was written with: it was changed, or "
+            "a run was killed while writing it; run the same extract command again"
+        )
+    ledger = read_ledger(files)
+    return StoreState(manifest, clips, overlay(files, manifest, clips, outcomes, ledger), ledger)
+
+
+def read_clips(files: Files) -> tuple[tuple[Clip, ...], tuple[Outcome, ...], str] | None:
+    """Read clips.parquet: clips, outcomes and the file's sha256; None if it is gone or damaged."""
+    if not files.exists(CLIPS):
+        return None
+    data = files.read(CLIPS)
+    try:
+        table = pq.read_table(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    except (pa.ArrowException, OSError):
+        return None
+    if table.schema != SCHEMA:
+        return None
+    return *from_table(table), sha256(data)
+
+
+def overlay(
+    files: Files,
+    manifest: StoreManifest,
+    clips: tuple[Clip, ...],
+    outcomes: tuple[Outcome, ...],
+    ledger: Mapping[int, LedgerEntry],
+) -> tuple[Outcome, ...]:
+    """Replace each clip's outcome by what the ledger says of it.
+
+    Raises
+    ------
+    IntegrityError
+        If a ledger entry is of another recipe or lists other clips than the store does.
+    """
+    result = list(outcomes)
+    for unit, entry in ledger.items():
+        if entry.fingerprint != manifest.fingerprint:
+            raise IntegrityError(f"{files}/{entry.name} is of another recipe than the store")
+        indices = manifest.layout.unit_range(unit)[: len(entry.clips)]
+        expected = [clips[index].id for index in indices]
+        if expected != [clip_id for clip_id, _ in entry.clips]:
+            raise IntegrityError(f"{files}/{entry.name} lists other clips than {CLIPS}")
+        for index, (_, outcome) in zip(indices, entry.clips, strict=True):
+            result[index] = outcome
+    return tuple(result)

@@ -1,0 +1,97 @@
+"""Rows of the unit in hand, in memory or spilled to disk, until the unit is committed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from avfeat.manifests.store import Layout
+
+#: Units larger than this are kept in a temporary file, so memory does not grow with clip length.
+_IN_MEMORY_BYTES = 128 * 2**20
+
+
+class UnitRows:
+    """Collects the rows of one unit's clips, in any order of clips and in order within a clip.
+
+    Parameters
+    ----------
+    layout, unit
+        The store's layout and the unit's number.
+    scratch
+        Folder for the temporary file of a large unit; None for the system's.
+    """
+
+    def __init__(self, layout: Layout, unit: int, *, scratch: Path | None = None) -> None:
+        self.layout = layout
+        self.unit = unit
+        self.lengths = np.zeros(layout.unit_clips, dtype=np.int32)
+        # One record is a row's time and its features.
+        self._record = np.dtype([("time", "<f8"), ("features", "<f4", (layout.dim,))])
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=scratch)
+
+    def __enter__(self) -> UnitRows:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def append(self, position: int, features: np.ndarray, times: np.ndarray) -> None:
+        """Append rows to the clip at `position` in the unit.
+
+        Parameters
+        ----------
+        position
+            0-based position of the clip in the unit.
+        features, times
+            float32 [n, dim] and float64 [n] (seconds in the clip).
+        """
+        first = int(self.lengths[position])
+        if first + len(features) > self.layout.rows:
+            raise ValueError(
+                f"clip {position} of unit {self.unit} has more than {self.layout.rows} rows"
+            )
+        records = np.empty(len(features), dtype=self._record)
+        records["time"] = times
+        records["features"] = features
+        self._file.seek((position * self.layout.rows + first) * self._record.itemsize)
+        self._file.write(records.tobytes())
+        self.lengths[position] += len(features)
+
+    def discard(self, position: int) -> None:
+        """Forget the rows of the clip at `position`."""
+        self.lengths[position] = 0
+
+    def blocks(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield the unit block by block, as the shards hold it.
+
+        Yields
+        ------
+        block, features, times
+            Block number, float32 [unit_clips, shard_rows, dim], float64 [unit_clips, shard_rows];
+            NaN where there is no row. Blocks without a row are left out.
+        """
+        layout = self.layout
+        for block in range(-(-int(self.lengths.max()) // layout.shard_rows)):
+            first = block * layout.shard_rows
+            shape = (layout.unit_clips, layout.shard_rows)
+            features = np.full((*shape, layout.dim), np.nan, dtype=np.float32)
+            times = np.full(shape, np.nan)
+            for position, length in enumerate(self.lengths):
+                count = min(int(length) - first, layout.shard_rows)
+                if count > 0:
+                    self._file.seek((position * layout.rows + first) * self._record.itemsize)
+                    data = self._file.read(count * self._record.itemsize)
+                    records = np.frombuffer(data, dtype=self._record)
+                    features[position, :count] = records["features"]
+                    times[position, :count] = records["time"]
+            yield block, features, times

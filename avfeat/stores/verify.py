@@ -1,0 +1,186 @@
+"""Proving a store whole: every digest, every chunk's checksum, every row where it should be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from avfeat.errors import IntegrityError, StoreNotFoundError
+from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
+from avfeat.manifests.store import StoreManifest
+from avfeat.stores.arrays import GROUP
+from avfeat.stores.files import Files, sha256
+from avfeat.stores.ledger import FOLDER, LedgerEntry, has_journal, ledger_name
+from avfeat.stores.rows import StoredRows
+from avfeat.stores.state import CLIPS, MANIFEST, RUNS, peek, read_clips
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Attributes
+    ----------
+    store
+        Path or URL of the store.
+    units, clips, rows, files
+        How much was checked: committed units, clips of the store, rows, files.
+    problems
+        What is wrong, one line each, naming unit and clip; empty if the store is sound.
+    notes
+        What is unfinished rather than wrong.
+    """
+
+    store: str
+    units: int = 0
+    clips: int = 0
+    rows: int = 0
+    files: int = 0
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+def verify(url: str) -> VerifyReport:
+    """Check every byte of a store against the digests it was written with.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreError
+        If there is no store. Damage is reported, not raised.
+    """
+    files, report = Files(url), VerifyReport(str(url))
+    try:
+        manifest = peek(files)
+    except IntegrityError as error:
+        report.problems.append(str(error))
+        return report
+    if manifest is None:
+        raise StoreNotFoundError(f"there is no store at {url}")
+    for name, expected in manifest.files.items():
+        _check_file(report, files, name, expected, where="")
+    table = read_clips(files)
+    if table is None:
+        report.problems.append(f"{CLIPS} cannot be read, so rows cannot be told by clip")
+        return report
+    clips, outcomes = table[0], list(table[1])
+    ledger = _check_ledger(report, files, manifest, clips)
+    rows = StoredRows(files)
+    for unit, entry in ledger.items():
+        indices = manifest.layout.unit_range(unit)[: len(entry.clips)]
+        for index, (_, outcome) in zip(indices, entry.clips, strict=True):
+            outcomes[index] = outcome
+        _check_unit(report, files, entry, indices, rows)
+    report.units, report.clips = len(ledger), len(clips)
+    report.rows = sum(outcome.rows for outcome in outcomes)
+    _note_unfinished(report, files, manifest, outcomes, ledger)
+    return report
+
+
+def _check_file(report: VerifyReport, files: Files, name: str, expected: str, where: str) -> bool:
+    report.files += 1
+    try:
+        problem = None if sha256(files.read(name)) == expected else "was changed after writing"
+    except FileNotFoundError:
+        problem = "is gone"
+    except OSError as error:
+        problem = f"cannot be read: {error}"
+    if problem:
+        report.problems.append(f"{where}{name} {problem}")
+    return problem is None
+
+
+def _check_ledger(
+    report: VerifyReport, files: Files, manifest: StoreManifest, clips: tuple[Clip, ...]
+) -> dict[int, LedgerEntry]:
+    """Read the ledger entry by entry; return the sound ones."""
+    ledger: dict[int, LedgerEntry] = {}
+    present = set(files.list(FOLDER))
+    for unit in range(manifest.layout.units):
+        name = ledger_name(unit)
+        listed = manifest.ledger.get(f"{unit:06d}")
+        ids = [clips[index].id for index in manifest.layout.unit_range(unit)]
+        where = f"unit {unit} (clips {ids[0]} to {ids[-1]}): {name}"
+        if name not in present:
+            if listed is not None:
+                report.problems.append(f"{where} is gone")
+            continue
+        report.files += 1
+        data = files.read(name)
+        try:
+            entry = LedgerEntry.from_bytes(data, name)
+        except IntegrityError as error:
+            report.problems.append(f"{where}: {error}")
+            continue
+        if entry.unit != unit or [clip_id for clip_id, _ in entry.clips] != ids[: len(entry.clips)]:
+            report.problems.append(f"{where} lists other clips than {CLIPS}")
+        elif entry.fingerprint != manifest.fingerprint:
+            report.problems.append(f"{where} is of another recipe than {MANIFEST}")
+        elif manifest.at_rest and sha256(data) != listed:
+            report.problems.append(f"{where} is not the entry that {MANIFEST} lists")
+        else:
+            ledger[unit] = entry
+    return ledger
+
+
+def _check_unit(
+    report: VerifyReport, files: Files, entry: LedgerEntry, indices: range, rows: StoredRows
+) -> None:
+    """Check a unit's shards, then read every row back so that each inner checksum is tested."""
+    with_rows = [clip_id for clip_id, outcome in entry.clips if outcome.status in WITH_ROWS]
+    where = f"unit {entry.unit} (rows of {', '.join(with_rows)}): "
+    for name, expected in entry.files.items():
+        _check_file(report, files, name, expected, where)
+    for index, (clip_id, outcome) in zip(indices, entry.clips, strict=True):
+        if outcome.status not in WITH_ROWS:
+            continue
+        try:
+            features = rows.features(index, outcome.rows, clip_id=clip_id)
+            times = rows.times(index, outcome.rows, clip_id=clip_id)
+        except IntegrityError as error:
+            report.problems.append(f"unit {entry.unit}, clip {clip_id}: {error}")
+            continue
+        if not _plausible(outcome, features, times):
+            report.problems.append(
+                f"unit {entry.unit}, clip {clip_id}: rows are not finite, or not in order of time"
+            )
+
+
+def _plausible(outcome: Outcome, features: np.ndarray, times: np.ndarray) -> bool:
+    return bool(
+        len(features) == len(times) == outcome.rows
+        and np.isfinite(features).all()
+        and (np.diff(times) >= 0).all()
+    )
+
+
+def _note_unfinished(
+    report: VerifyReport,
+    files: Files,
+    manifest: StoreManifest,
+    outcomes: list[Outcome],
+    ledger: dict[int, LedgerEntry],
+) -> None:
+    pending = sum(outcome.status == "pending" for outcome in outcomes)
+    if pending:
+        report.notes.append(f"{pending} of {len(outcomes)} clips are not extracted yet")
+    if not manifest.at_rest:
+        report.notes.append("a run is writing, or was killed; the same command again finishes it")
+    if has_journal(files):
+        report.notes.append("a killed run left a unit in the journal; the next run finishes it")
+    known = {MANIFEST, *manifest.files}
+    for entry in ledger.values():
+        known.update(entry.files)
+    for name in files.list():
+        if name in known or name.startswith((f"{RUNS}/", "journal/", f"{FOLDER}/")):
+            continue
+        report.notes.append(
+            f"{name} belongs to no committed unit; the next run removes it"
+            if name.startswith(f"{GROUP}/")
+            else f"{name} is not part of the store"
+        )

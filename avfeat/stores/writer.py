@@ -1,0 +1,385 @@
+"""Writing a store: create or resume it, commit units, bring its manifest up to date."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+import filelock
+import pyarrow.parquet as pq
+
+from avfeat.errors import (
+    IntegrityError,
+    RecipeMismatchError,
+    StoreBusyError,
+    StoreError,
+    WriteError,
+)
+from avfeat.manifests.clips import (
+    WITH_ROWS,
+    Clip,
+    ClipManifest,
+    Outcome,
+    count_statuses,
+    to_table,
+)
+from avfeat.manifests.recipe import Recipe, differences
+from avfeat.manifests.store import Layout, StoreManifest
+from avfeat.stores.arrays import (
+    GROUP,
+    encode_lengths,
+    encode_unit_block,
+    metadata_files,
+    plan_layout,
+)
+from avfeat.stores.files import Files, sha256
+from avfeat.stores.ledger import LedgerEntry, commit, read_ledger, recover
+from avfeat.stores.rows import StoredRows
+from avfeat.stores.state import (
+    CLIPS,
+    MANIFEST,
+    RUNS,
+    StoreState,
+    load_state,
+    overlay,
+    peek,
+    read_clips,
+)
+from avfeat.stores.unitrows import UnitRows
+
+
+class StoreWriter:
+    """The one writer of a store.
+
+    `prepare` only reads: it says what the store would hold (for a dry run). `open` takes the
+    store's lock, finishes what a killed run left, and creates what is not there yet.
+
+    Parameters
+    ----------
+    url
+        Path or fsspec URL of the store.
+    recipe
+        How rows will be made; a store of another recipe is refused.
+    manifest
+        The data set's clips. Clips a store does not know yet are appended to it.
+    rows
+        Number of rows of a clip.
+    dim, unit_clips
+        Features per row; clips per unit.
+    allow_drift
+        Accept a store whose recipe differs in library versions alone, and record that.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        recipe: Recipe,
+        manifest: ClipManifest,
+        rows: Callable[[Clip], int],
+        dim: int,
+        unit_clips: int,
+        allow_drift: bool = False,
+    ) -> None:
+        self.files = Files(url)
+        self.recipe = recipe
+        self.layout: Layout
+        self.clips: tuple[Clip, ...] = ()
+        self.outcomes: list[Outcome] = []
+        self._manifest = manifest
+        self._rows = rows
+        self._dim = dim
+        self._unit_clips = unit_clips
+        self._allow_drift = allow_drift
+        self._drift: list[dict[str, str]] = []
+        self._ledger: dict[int, LedgerEntry] = {}
+        self._metadata: dict[str, bytes] = {}
+        self._at_rest = True
+        self._lock: filelock.FileLock | None = None
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def prepare(self) -> None:
+        """Read what is there and merge the data set's clips into it; writes nothing.
+
+        Raises
+        ------
+        StoreError, RecipeMismatchError, IntegrityError
+            If the folder is something else, of another recipe or data set, or damaged.
+        """
+        stored = peek(self.files)
+        if stored is None:
+            self.clips = self._manifest.clips
+            self.outcomes = [Outcome()] * len(self.clips)
+            self.layout = plan_layout(
+                clips=len(self.clips),
+                rows=max(map(self._rows, self.clips)),
+                dim=self._dim,
+                unit_clips=self._unit_clips,
+            )
+            return
+        self._check_recipe(stored)
+        if stored.dataset["name"] != self._manifest.dataset:
+            raise StoreError(
+                f"{self.files} holds features of the data set {stored.dataset['name']!r}, "
+                f"not {self._manifest.dataset!r}; choose another folder with --out"
+            )
+        state = self._load(stored)
+        self.clips = _merge(self.files, state, self._manifest.clips)
+        added = len(self.clips) - len(state.clips)
+        self.outcomes = [*state.outcomes, *[Outcome()] * added]
+        self._ledger = dict(state.ledger)
+        self._drift = [*stored.drift, *self._drift]
+        self.layout = stored.layout.model_copy(
+            update={
+                "clips": len(self.clips),
+                "rows": max(stored.layout.rows, *map(self._rows, self.clips)),
+            }
+        )
+
+    def _load(self, stored: StoreManifest) -> StoreState:
+        if read_clips(self.files) is not None:
+            return load_state(self.files, check_clips=False)
+        # Deleted, damaged, or the run was killed while the store was created: the data set and
+        # the ledger hold the same, and `overlay` refuses when they do not agree.
+        clips = self._manifest.clips
+        if len(clips) != stored.layout.clips:
+            raise IntegrityError(
+                f"{self.files}/{CLIPS} is gone or damaged, and the data set has other clips than "
+                "the store; restore the file or start a new store with --out"
+            )
+        ledger = read_ledger(self.files)
+        pending = (Outcome(),) * len(clips)
+        return StoreState(
+            stored, clips, overlay(self.files, stored, clips, pending, ledger), ledger
+        )
+
+    def _check_recipe(self, stored: StoreManifest) -> None:
+        changed = differences(stored.recipe, self.recipe)
+        if not changed:
+            return
+        if self._allow_drift and all(field.startswith("libraries.") for field, _, _ in changed):
+            drift = dict(self.recipe.libraries)
+            self._drift = [] if drift in stored.drift else [drift]
+            self.recipe = stored.recipe
+            return
+        listed = "\n".join(f"  {field}: {old!r} in the store, {new!r} now" for field, old, new in changed)
+        hint = (
+            "choose another folder with --out, or pass --allow-drift to go on with other library "
+            "versions (that is recorded)"
+            if all(field.startswith("libraries.") for field, _, _ in changed)
+            else "choose another folder with --out, or repeat the options the store was made with"
+        )
+        raise RecipeMismatchError(
+            f"{self.files} was made by another recipe; features of different recipes never mix:\n"
+            f"{listed}\n{hint}"
+        )
+
+    def open(self) -> None:
+        """Lock the store, finish what a killed run left, create what is missing.
+
+        Raises
+        ------
+        StoreBusyError
+            If another process is writing to it.
+        """
+        peek(self.files)
+        self._acquire()
+        try:
+            recover(self.files)
+            self.prepare()
+            self._remove_orphans()
+            self._write_metadata()
+        except BaseException:
+            self.close()
+            raise
+
+    def _acquire(self) -> None:
+        if self.files.local is None:
+            return
+        path = self.files.local / RUNS / "lock"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WriteError(f"cannot write to {self.files}: {error}") from error
+        self._lock = filelock.FileLock(path)
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            self._lock = None
+            raise StoreBusyError(
+                f"another process is writing to {self.files}; wait for it, or stop it"
+            ) from None
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _remove_orphans(self) -> None:
+        """Delete shards that were written but never committed."""
+        committed = {name for entry in self._ledger.values() for name in entry.files}
+        for array in ("features", "time", "length"):
+            for name in self.files.list(f"{GROUP}/{array}/c"):
+                if name not in committed:
+                    self.files.remove(name)
+
+    def _write_metadata(self) -> None:
+        self._metadata = metadata_files(
+            self.layout,
+            [clip.id for clip in self.clips],
+            {
+                "encoding-type": "avfeat.features",
+                "encoding-version": "1",
+                "dataset": self._manifest.dataset,
+                "backbone": self.recipe.backbone["name"],
+                "fingerprint": self.recipe.fingerprint,
+                "weights": self.recipe.weights["source"],
+            },
+        )
+        if not self.files.exists(MANIFEST):
+            # First of all files, so that a folder half made is known as a store.
+            self._write_manifest(self._clips_file(), at_rest=False)
+        for name, data in self._metadata.items():
+            self._write_if_changed(name, data)
+        if not self.files.exists(CLIPS):
+            self.files.write(CLIPS, self._clips_file())
+
+    def unit_rows(self, unit: int) -> UnitRows:
+        """Start collecting rows of `unit`; rows it already holds are there from the start.
+
+        Returns
+        -------
+        UnitRows
+            Clips that have rows keep them, byte for byte.
+        """
+        scratch = self.files.local / RUNS if self.files.local else None
+        rows = UnitRows(self.layout, unit, scratch=scratch)
+        stored = StoredRows(self.files)
+        for position, index in enumerate(self.layout.unit_range(unit)):
+            outcome, clip_id = self.outcomes[index], self.clips[index].id
+            if outcome.status in WITH_ROWS:
+                rows.append(
+                    position,
+                    stored.features(index, outcome.rows, clip_id=clip_id),
+                    stored.times(index, outcome.rows, clip_id=clip_id),
+                )
+        return rows
+
+    def commit(self, rows: UnitRows, outcomes: Mapping[int, Outcome]) -> None:
+        """Commit a unit: its shards, then its ledger entry.
+
+        Parameters
+        ----------
+        rows
+            The unit's rows; clips without rows have length 0.
+        outcomes
+            Clip index to outcome, for the clips this run settled.
+
+        Raises
+        ------
+        WriteError
+            If the store cannot be written; the unit is then as it was before.
+        """
+        self._leave_rest()
+        unit, indices = rows.unit, self.layout.unit_range(rows.unit)
+        for index, outcome in outcomes.items():
+            self.outcomes[index] = outcome
+        shards = [
+            shard
+            for block, features, times in rows.blocks()
+            for shard in encode_unit_block(self.layout, unit, block, features, times).items()
+        ]
+        shards += encode_lengths(self.layout, unit, rows.lengths).items()
+        entry = LedgerEntry(
+            unit=unit,
+            fingerprint=self.recipe.fingerprint,
+            clips=tuple((self.clips[index].id, self.outcomes[index]) for index in indices),
+            files={name: sha256(data) for name, data in shards},
+        )
+        commit(self.files, entry, shards)
+        self._ledger[unit] = entry
+
+    def finish(self) -> None:
+        """Bring clips.parquet and manifest.json up to date with the ledger."""
+        clips = self._clips_file()
+        self._write_if_changed(CLIPS, clips)
+        self._write_manifest(clips, at_rest=True)
+        self._at_rest = True
+
+    def _leave_rest(self) -> None:
+        """Say in manifest.json that the ledger is about to run ahead of it."""
+        if self._at_rest:
+            stored = peek(self.files)
+            if stored is not None:
+                busy = stored.model_copy(update={"at_rest": False})
+                self._write_if_changed(MANIFEST, busy.to_bytes())
+            self._at_rest = False
+
+    def _clips_file(self) -> bytes:
+        buffer = io.BytesIO()
+        pq.write_table(to_table(self.clips, self.outcomes), buffer)  # type: ignore[no-untyped-call]
+        return buffer.getvalue()
+
+    def _write_manifest(self, clips: bytes, *, at_rest: bool) -> None:
+        counts = count_statuses(self.outcomes)
+        manifest = StoreManifest(
+            dataset={
+                "name": self._manifest.dataset,
+                "classes": list(self._manifest.classes),
+                **self._manifest.provenance,
+            },
+            recipe=self.recipe,
+            fingerprint=self.recipe.fingerprint,
+            drift=self._drift,
+            layout=self.layout,
+            counts=counts,
+            complete="pending" not in counts,
+            at_rest=at_rest,
+            files={CLIPS: sha256(clips)}
+            | {name: sha256(data) for name, data in self._metadata.items()},
+            ledger={
+                f"{unit:06d}": sha256(entry.to_bytes())
+                for unit, entry in sorted(self._ledger.items())
+            },
+        )
+        self._write_if_changed(MANIFEST, manifest.to_bytes())
+
+    def _write_if_changed(self, name: str, data: bytes) -> None:
+        if not self.files.exists(name) or self.files.read(name) != data:
+            self.files.write(name, data)
+
+
+def _merge(files: Files, state: StoreState, current: Sequence[Clip]) -> tuple[Clip, ...]:
+    """Keep stored clips in their order, with today's labels; append the new ones."""
+    known = {clip.id: clip for clip in current}
+    if not any(clip.id in known for clip in state.clips):
+        raise StoreError(
+            f"{files} holds other clips (such as {state.clips[0].id}) and none of these; "
+            "choose another folder with --out"
+        )
+    for clip, outcome in zip(state.clips, state.outcomes, strict=True):
+        now = known.get(clip.id, clip)
+        if outcome.status in WITH_ROWS and (clip.start, clip.end) != (now.start, now.end):
+            raise StoreError(
+                f"{files}: clip {clip.id} was extracted from {clip.start:g}-{clip.end:g} s, and is "
+                f"{now.start:g}-{now.end:g} s now; choose another folder with --out"
+            )
+    stored = {clip.id for clip in state.clips}
+    return (
+        *(known.get(clip.id, clip) for clip in state.clips),
+        *(clip for clip in current if clip.id not in stored),
+    )
+
+
