@@ -1,0 +1,145 @@
+"""The reader: one open per clip, frames and audio of one window of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avfeat.extract.media.audio import read_audio
+from avfeat.extract.media.container import THREADS, Media
+from avfeat.extract.media.probe import describe
+from avfeat.extract.media.types import DecodeReport, Frame, MediaInfo, Window
+from avfeat.extract.media.video import read_frames
+
+
+class ClipReader:
+    """Read the frames and the audio of a clip; a context manager that opens its file once.
+
+    Parameters
+    ----------
+    path
+        A local media file.
+    threads
+        Decoder threads, 0 for as many as FFmpeg likes. Frames are the same whatever it is.
+
+    Attributes
+    ----------
+    info : MediaInfo
+        The file as its header describes it; ``info.video`` and ``info.audio`` are None where there
+        is no such stream.
+    report : DecodeReport
+        Filled while reading.
+
+    Raises
+    ------
+    MediaError
+        ``empty_file``, ``not_media``, ``truncated`` or ``io``.
+
+    Notes
+    -----
+    Memory does not grow with the file: one decoded frame, one block of audio, and the timestamps of
+    the window's frames are held. The file has one read position, so finish one of `frames` and
+    `audio` (or drop it) before using the other.
+    """
+
+    info: MediaInfo
+    report: DecodeReport
+
+    def __init__(self, path: Path, *, threads: int = THREADS) -> None:
+        """Open the file and read its header."""
+        self._media = Media(Path(path), threads=threads)
+        try:
+            self.info = describe(self._media)
+        except BaseException:
+            self._media.close()
+            raise
+        self.report = DecodeReport()
+
+    def __enter__(self) -> ClipReader:
+        """Enter the context; the file is open already."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; harmless when closed already."""
+        self._media.close()
+
+    def frames(self, rule: str, *, window: Window, fps: float = 8, count: int) -> Iterator[Frame]:
+        """Yield the samples of a window, in order.
+
+        Parameters
+        ----------
+        rule
+            ``avvp`` (what ``ffmpeg -r 8`` of ffmpeg 5.1 writes, thinned out to ``count``),
+            ``on-screen`` (shown at k / fps) or ``center`` (shown at (k + 0.5) / fps).
+        window
+            Seconds of media time, see `locate_window`.
+        count
+            Number of samples, see `sampling.sample_count`.
+
+        Yields
+        ------
+        Frame
+            Exactly ``count``. The pixels are those that decoding the whole file gives.
+
+        Raises
+        ------
+        MediaError
+            ``no_video``, ``undecodable`` or ``io``.
+        ValueError
+            If the rule is unknown.
+        """
+        rotation = self.info.video.rotation if self.info.video else 0
+        return read_frames(
+            self._media,
+            rule,
+            window=window,
+            fps=fps,
+            count=count,
+            rotation=rotation,
+            report=self.report,
+        )
+
+    def audio(
+        self, rates: Collection[int], *, window: Window, block_seconds: float = 10.0
+    ) -> Iterator[dict[int, NDArray[np.float32]]]:
+        """Yield the window's sound in blocks, decoded once, at every asked rate.
+
+        Channels are averaged. Sound is placed by its timestamps: silence stands before a late
+        start, in gaps of more than 50 ms, and after an early end (see ``report.audio_short``).
+
+        Parameters
+        ----------
+        rates
+            Samples per second, each a positive integer.
+        window
+            Seconds of media time, see `locate_window`.
+        block_seconds
+            Length of a block; the last one may be shorter.
+
+        Yields
+        ------
+        dict of int to float32 [n]
+            One array per rate, full scale at 1. Over all blocks a rate's arrays have exactly
+            ``round(window.length * rate)`` samples.
+
+        Raises
+        ------
+        MediaError
+            ``no_audio``, ``undecodable`` or ``io``.
+        """
+        return read_audio(
+            self._media, rates, window=window, block_seconds=block_seconds, report=self.report
+        )
