@@ -75,6 +75,8 @@ def _differences(prefix: str, stored: Any, asked: Any) -> list[tuple[str, Any, A
         return [
             difference
             for key in sorted(stored.keys() | asked.keys())
-            for difference in _differences(f"{prefix}.{key}" if prefix else key, stored.get(key), asked.get(key))
+            for difference in _differences(
+                f"{prefix}.{key}" if prefix else key, stored.get(key), asked.get(key)
+            )
         ]
     return [] if stored == asked else [(prefix, stored, asked)]

@@ -57,6 +57,8 @@ class StoreManifest(BaseModel):
         Name, classes and what identifies its annotations.
     recipe, fingerprint
         How every row was made.
+    sources
+        Licence and citation of the weights, paper of the network.
     drift
         Library versions that later runs used instead, when that was allowed explicitly.
     counts
@@ -78,6 +80,7 @@ class StoreManifest(BaseModel):
     dataset: dict[str, Any]
     recipe: Recipe
     fingerprint: str
+    sources: dict[str, Any]
     drift: list[dict[str, str]] = []
     layout: Layout
     counts: dict[str, int]

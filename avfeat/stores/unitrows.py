@@ -32,7 +32,9 @@ class UnitRows:
         self.lengths = np.zeros(layout.unit_clips, dtype=np.int32)
         # One record is a row's time and its features.
         self._record = np.dtype([("time", "<f8"), ("features", "<f4", (layout.dim,))])
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES, dir=scratch)
+        self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed by __exit__
+            max_size=_IN_MEMORY_BYTES, dir=scratch
+        )
 
     def __enter__(self) -> UnitRows:
         return self

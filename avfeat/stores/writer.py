@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import filelock
 import pyarrow.parquet as pq
@@ -61,6 +62,8 @@ class StoreWriter:
         Path or fsspec URL of the store.
     recipe
         How rows will be made; a store of another recipe is refused.
+    sources
+        Where weights and network come from, for people: licence, citation, url.
     manifest
         The data set's clips. Clips a store does not know yet are appended to it.
     rows
@@ -76,6 +79,7 @@ class StoreWriter:
         url: str,
         *,
         recipe: Recipe,
+        sources: dict[str, Any],
         manifest: ClipManifest,
         rows: Callable[[Clip], int],
         dim: int,
@@ -88,6 +92,7 @@ class StoreWriter:
         self.clips: tuple[Clip, ...] = ()
         self.outcomes: list[Outcome] = []
         self._manifest = manifest
+        self._sources = sources
         self._rows = rows
         self._dim = dim
         self._unit_clips = unit_clips
@@ -109,8 +114,13 @@ class StoreWriter:
     ) -> None:
         self.close()
 
-    def prepare(self) -> None:
+    def prepare(self, *, ignore_weights: bool = False) -> None:
         """Read what is there and merge the data set's clips into it; writes nothing.
+
+        Parameters
+        ----------
+        ignore_weights
+            Do not compare the weights: for a dry run that has not fetched them yet.
 
         Raises
         ------
@@ -128,7 +138,7 @@ class StoreWriter:
                 unit_clips=self._unit_clips,
             )
             return
-        self._check_recipe(stored)
+        self._check_recipe(stored, ignore_weights=ignore_weights)
         if stored.dataset["name"] != self._manifest.dataset:
             raise StoreError(
                 f"{self.files} holds features of the data set {stored.dataset['name']!r}, "
@@ -164,8 +174,10 @@ class StoreWriter:
             stored, clips, overlay(self.files, stored, clips, pending, ledger), ledger
         )
 
-    def _check_recipe(self, stored: StoreManifest) -> None:
+    def _check_recipe(self, stored: StoreManifest, *, ignore_weights: bool) -> None:
         changed = differences(stored.recipe, self.recipe)
+        if ignore_weights:
+            changed = [change for change in changed if change[0] != "weights.sha256"]
         if not changed:
             return
         if self._allow_drift and all(field.startswith("libraries.") for field, _, _ in changed):
@@ -173,7 +185,9 @@ class StoreWriter:
             self._drift = [] if drift in stored.drift else [drift]
             self.recipe = stored.recipe
             return
-        listed = "\n".join(f"  {field}: {old!r} in the store, {new!r} now" for field, old, new in changed)
+        listed = "\n".join(
+            f"  {field}: {old!r} in the store, {new!r} now" for field, old, new in changed
+        )
         hint = (
             "choose another folder with --out, or pass --allow-drift to go on with other library "
             "versions (that is recorded)"
@@ -342,6 +356,7 @@ class StoreWriter:
             },
             recipe=self.recipe,
             fingerprint=self.recipe.fingerprint,
+            sources=self._sources,
             drift=self._drift,
             layout=self.layout,
             counts=counts,
@@ -381,5 +396,3 @@ def _merge(files: Files, state: StoreState, current: Sequence[Clip]) -> tuple[Cl
         *(known.get(clip.id, clip) for clip in state.clips),
         *(clip for clip in current if clip.id not in stored),
     )
-
-

@@ -1,0 +1,5 @@
+"""``python -m avfeat``: the same as the ``avfeat`` command."""
+
+from avfeat.cli import main
+
+main()

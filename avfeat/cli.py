@@ -1,0 +1,429 @@
+"""The ``avfeat`` command. Thin: options in, one call, tables out; heavy imports inside commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from avfeat import __version__, config
+from avfeat.errors import AvfeatError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from avfeat.extract.plan import Plan, Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+_EXISTING_DIR = click.Path(path_type=Path)
+
+
+class _Group(click.Group):
+    """Turns errors into one message and the exit code of their class."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; the traceback shows with -v alone."""
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise
+        except AvfeatError as error:
+            _report(ctx, f"error: {error}")
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            _report(ctx, "stopped at once; the same command goes on where it was")
+            ctx.exit(130)
+        except Exception as error:  # noqa: BLE001 - the last frame before the user
+            _report(ctx, f"crash: {type(error).__name__}: {error}\n(-v shows where)")
+            ctx.exit(1)
+
+
+def _report(ctx: click.Context, message: str) -> None:
+    if ctx.meta.get("avfeat.verbose", 0):
+        click.echo(traceback.format_exc(), err=True)
+    click.echo(f"avfeat: {message}", err=True)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": config.ENVIRONMENT,
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="avfeat")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Audio-visual data sets in, traceable feature stores out.
+
+    \b
+    Examples:
+      avfeat demo
+      avfeat extract --backbone senet154 --dataset llp --data /media/llp
+      avfeat inspect features/llp/senet154
+      avfeat verify features
+    """
+    known = {
+        name: {parameter.name for parameter in command.params if parameter.name}
+        for name, command in cli.commands.items()
+    }
+    ctx.default_map = config.load(known)
+
+
+def _verbosity(function: F) -> F:
+    """Add -v and -q to a command."""
+
+    def remember(ctx: click.Context, _: click.Parameter, value: int) -> int:
+        ctx.meta["avfeat.verbose"] = value
+        return value
+
+    function = click.option(
+        "-v", "--verbose", count=True, callback=remember, help="Say more; tracebacks on errors."
+    )(function)
+    return click.option("-q", "--quiet", is_flag=True, help="Only errors and results.")(function)
+
+
+def _talk(*, quiet: bool = False) -> Console:
+    """Console for talk: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=quiet, highlight=False)
+
+
+def _results() -> Console:
+    """Console for results: stdout, never narrower than a table needs when piped."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
+    return Console(highlight=False, width=width)
+
+
+def _print_json(document: Any) -> None:
+    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+@cli.command()
+@click.option(
+    "--backbone",
+    "-b",
+    multiple=True,
+    required=True,
+    help="Name, comma list or 'all'; may be repeated.",
+)
+@click.option("--dataset", "-d", required=True, help="llp, or folder for any folder of videos.")
+@click.option(
+    "--data",
+    type=_EXISTING_DIR,
+    help="Media folder.  [default: $AVFEAT_DATA/<dataset>, else data/<dataset>]",
+)
+@click.option(
+    "--annotations",
+    type=_EXISTING_DIR,
+    help="Folder with the official annotation files.  [default: fetched once]",
+)
+@click.option(
+    "--out",
+    "-o",
+    default="features",
+    show_default=True,
+    help="Stores go to OUT/<dataset>/<backbone>.",
+)
+@click.option("--split", multiple=True, help="Only clips of this split; may be repeated.")
+@click.option("--clip", multiple=True, metavar="ID", help="Only this clip; may be repeated.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips that have media.")
+@click.option(
+    "--weights",
+    default="published",
+    show_default=True,
+    help="published, a tag, or random[:SEED] (not real features).",
+)
+@click.option("--sampling", help="Frames: avvp, on-screen or center.  [default: the data set's]")
+@click.option(
+    "--batch-size", default="auto", show_default=True, help="Items per forward pass, or auto."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Decoding threads.  [default: by the number of cores]",
+)
+@click.option(
+    "--unit-clips",
+    type=click.IntRange(min=1),
+    help="Clips per unit of work and commit.  [default: 16; fewer for long clips]",
+)
+@click.option("--retry-failed", is_flag=True, help="Also do the clips again that failed before.")
+@click.option("--strict", is_flag=True, help="Clips without media are an error.")
+@click.option(
+    "--allow-drift",
+    is_flag=True,
+    help="Go on in a store made with other library versions (recorded).",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan; write and fetch nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")
+@_verbosity
+@click.pass_context
+def extract(ctx: click.Context, **options: Any) -> None:
+    """Extract features of a data set's clips with one or more backbones.
+
+    Each clip is opened and decoded once for all backbones. Run the same command again to go on
+    after an interruption, or when more media has arrived: rows that are there keep their bytes.
+
+    \b
+    Examples:
+      avfeat extract -b senet154 -d llp --data /media/llp
+      avfeat extract -b vggish,resnet152,r2plus1d_18 -d llp --split test
+      avfeat extract -b all -d folder --data ~/videos --dry-run
+    \b
+    Exit codes: 0 done; 1 crash; 2 wrong use or refused; 3 done, but clips failed;
+    130/143 interrupted after the unit in hand.
+    """
+    from avfeat import datasets, render
+    from avfeat.extract import backbones, session
+    from avfeat.interrupt import stoppable
+    from avfeat.progress import ClipProgress
+
+    talk = _talk(quiet=options["quiet"])
+    specs = backbones.select(",".join(options["backbone"]))
+    settings = _settings(
+        options, session, default_sampling=datasets.get(options["dataset"]).sampling
+    )
+    manifest = session.load_manifest(
+        options["dataset"], data=options["data"], annotations=options["annotations"]
+    )
+    for note in manifest.notes:
+        talk.print(f"note: {note}", markup=False)
+    weights = options["weights"]
+    if weights.partition(":")[0] == "random":
+        talk.print("warning: random weights: these are not real features", style="yellow")
+    if options["dry_run"]:
+        plan, needed = session.plan_only(manifest, specs, settings, weights=weights)
+        summary = _plan_summary(plan, needed)
+        if options["as_json"]:
+            _print_json(summary)
+        else:
+            render.plan(_results(), summary)
+        return
+    with session.open_plan(manifest, specs, settings, weights=weights) as plan:
+        total = plan.clips_to_decode
+        talk.print(
+            f"{total} clips to extract of {len(plan.selected)} selected, "
+            f"{len(specs)} backbones, {settings.device}, {settings.sampling} sampling",
+            markup=False,
+        )
+        progress = ClipProgress(talk, total, verbose=options["verbose"])
+        with (
+            progress.shown(),
+            stoppable(lambda text: talk.print(text, style="yellow", markup=False)) as stop,
+        ):
+            report = session.execute(plan, weights=weights, listener=progress, stop=stop)
+        failed = session.failures(plan)
+        result = _run_summary(plan, report, failed)
+    if options["as_json"]:
+        _print_json(result)
+    else:
+        render.run(_results(), result)
+    if report.interrupted:
+        ctx.exit(stop.exit_code)
+    ctx.exit(3 if failed else 0)
+
+
+def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -> Settings:
+    from avfeat.errors import UsageError
+    from avfeat.extract.plan import Settings
+
+    batch_size = options["batch_size"]
+    if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
+        raise UsageError(f"--batch-size {batch_size!r}: neither auto nor a positive number")
+    return Settings(
+        out=options["out"],
+        device=session.resolve_device(options["device"]),
+        precision=options["precision"],
+        batch_size=None if batch_size == "auto" else int(batch_size),
+        unit_clips=options["unit_clips"],
+        sampling=session.check_sampling(options["sampling"] or default_sampling),
+        workers=options["workers"] or max(1, min(8, (os.cpu_count() or 1) // 2)),
+        splits=options["split"],
+        clip_ids=options["clip"],
+        limit=options["limit"],
+        retry_failed=options["retry_failed"],
+        strict=options["strict"],
+        allow_drift=options["allow_drift"],
+    )
+
+
+def _plan_summary(plan: Plan, needed: list[dict[str, Any]]) -> dict[str, Any]:
+    from avfeat.extract.session import planned_rows
+
+    return {
+        "dataset": plan.manifest.dataset,
+        "clips": len(plan.manifest.clips),
+        "selected": len(plan.selected),
+        "with_media": len(plan.selected & plan.manifest.media.keys()),
+        "to_decode": plan.clips_to_decode,
+        "stores": [
+            {
+                "store": task.url,
+                "backbone": task.spec.name,
+                "clips": len(task.decode),
+                "units": len(task.units()),
+                "unit_clips": task.writer.layout.unit_clips,
+                "rows": planned_rows(task),
+                "bytes": planned_rows(task) * (task.spec.dim * 4 + 8),
+                "batch_size": task.batch_size,
+                "weights": record,
+            }
+            for task, record in zip(plan.tasks, needed, strict=True)
+        ],
+    }
+
+
+def _run_summary(plan: Plan, report: Any, failed: list[Any]) -> dict[str, Any]:
+    from avfeat.manifests.clips import count_statuses
+
+    return {
+        "stores": [
+            {
+                "store": task.url,
+                "backbone": task.spec.name,
+                "dim": task.spec.dim,
+                "new_rows": report.rows.get(task.spec.name, 0),
+                "counts": count_statuses(task.writer.outcomes),
+                "random_weights": task.weights.source == "random",
+            }
+            for task in plan.tasks
+        ],
+        "failed": [
+            {"backbone": name, "clip": clip, "kind": outcome.kind, "message": outcome.message}
+            for name, clip, outcome in failed
+        ],
+        "clips_decoded": report.clips,
+        "seconds": round(report.wall, 3),
+        "model_share": round(report.model_share, 4),
+        "interrupted": report.interrupted,
+    }
+
+
+@cli.command()
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_verbosity
+def inspect(path: str, as_json: bool, verbose: int, quiet: bool) -> None:
+    """Say what a store holds and how it was made.
+
+    PATH is a store, or a folder of stores.
+
+    \b
+    Examples:
+      avfeat inspect features/llp/senet154
+      avfeat inspect features --json
+    """
+    from avfeat import render
+    from avfeat.stores.summary import find_stores, summarise
+
+    summaries = [summarise(store) for store in find_stores(path)]
+    if as_json:
+        _print_json(summaries[0] if len(summaries) == 1 else summaries)
+        return
+    for summary in summaries:
+        render.store(_results(), summary)
+
+
+@cli.command()
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_verbosity
+@click.pass_context
+def verify(ctx: click.Context, path: str, as_json: bool, verbose: int, quiet: bool) -> None:
+    """Check every byte of a store against the digests it was written with.
+
+    PATH is a store, or a folder of stores. Exit code 4 if anything is wrong.
+
+    \b
+    Examples:
+      avfeat verify features/llp/senet154
+      avfeat verify features
+    """
+    import dataclasses
+
+    from avfeat import render
+    from avfeat.stores.summary import find_stores
+    from avfeat.stores.verify import verify as verify_store
+
+    reports = [verify_store(store) for store in find_stores(path)]
+    if as_json:
+        documents = [{**dataclasses.asdict(report), "ok": report.ok} for report in reports]
+        _print_json(documents[0] if len(documents) == 1 else documents)
+    else:
+        for report in reports:
+            render.verified(_results(), report)
+    ctx.exit(0 if all(report.ok for report in reports) else 4)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_verbosity
+def backbones(as_json: bool, verbose: int, quiet: bool) -> None:
+    """List the backbones: what goes in, what comes out, whose weights."""
+    from avfeat import render
+    from avfeat.extract.catalogue import describe_backbones
+
+    records = describe_backbones()
+    if as_json:
+        _print_json(records)
+    else:
+        render.backbones(_results(), records)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_verbosity
+def datasets(as_json: bool, verbose: int, quiet: bool) -> None:
+    """List the data sets."""
+    from avfeat import datasets as registry
+    from avfeat import render
+
+    records = [registry.get(name).describe() for name in registry.names()]
+    if as_json:
+        _print_json(records)
+    else:
+        render.datasets(_results(), records)
+
+
+@cli.command()
+@click.option(
+    "--out",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("avfeat-demo"),
+    show_default=True,
+    help="Folder for clips, features and pictures.",
+)
+@_verbosity
+@click.pass_context
+def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
+    """Show the main job on six synthetic clips: extract, inspect, verify, draw.
+
+    Uses vggish, resnet152 and r2plus1d_18 with their published weights where these can be had,
+    else with random ones. Takes a few minutes on a laptop.
+    """
+    from avfeat.demo import run_demo
+
+    ctx.exit(run_demo(out, _talk(quiet=quiet)))
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    cli(prog_name="avfeat")
+
+
+if __name__ == "__main__":
+    main()

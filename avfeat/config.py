@@ -1,0 +1,62 @@
+"""Settings from a file: flags > AVFEAT_* environment > avfeat.toml > defaults.
+
+Every option of every command can be given as ``AVFEAT_<COMMAND>_<OPTION>`` in the environment, or
+in ``avfeat.toml`` in the working folder::
+
+    [extract]
+    dataset = "llp"
+    backbone = ["senet154", "vggish"]
+    data = "/media/llp"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from avfeat.errors import UsageError
+
+FILE = "avfeat.toml"
+ENVIRONMENT = "AVFEAT"
+
+
+def load(known: dict[str, set[str]], folder: Path | None = None) -> dict[str, dict[str, Any]]:
+    """Read avfeat.toml as click's default map.
+
+    Parameters
+    ----------
+    known
+        Command name to its option names.
+    folder
+        Where the file lies; None for the working folder.
+
+    Raises
+    ------
+    UsageError
+        If the file is not TOML, or names a command or option that does not exist.
+    """
+    path = (folder or Path()) / FILE
+    try:
+        with path.open("rb") as file:
+            settings = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from error
+    result: dict[str, dict[str, Any]] = {}
+    for command, options in settings.items():
+        if command not in known or not isinstance(options, dict):
+            raise UsageError(
+                f"{path}: unknown section [{command}]; known: {', '.join(sorted(known))}"
+            )
+        result[command] = {}
+        for option, value in options.items():
+            name = option.replace("-", "_")
+            if name not in known[command]:
+                raise UsageError(
+                    f"{path}: unknown option {option!r} in [{command}]; "
+                    f"known: {', '.join(sorted(known[command]))}"
+                )
+            result[command][name] = value
+    return result

@@ -1,0 +1,70 @@
+"""Finding media files in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from avfeat.errors import MediaNotFoundError
+
+#: Suffixes taken for video, then audio; of several files for one clip the first listed wins.
+VIDEO_SUFFIXES = (
+    *(".mp4", ".mkv", ".webm", ".mov", ".m4v", ".avi", ".flv", ".wmv", ".ts", ".mts", ".m2ts"),
+    *(".mpg", ".mpeg", ".vob", ".3gp", ".3g2", ".ogv", ".asf", ".gif"),
+)
+AUDIO_SUFFIXES = (".wav", ".flac", ".m4a", ".mp3", ".aac", ".ogg", ".opus", ".wma")
+_RANK = {suffix: rank for rank, suffix in enumerate(VIDEO_SUFFIXES + AUDIO_SUFFIXES)}
+
+#: What lies beside videos without being one.
+_SIDECARS = frozenset(
+    {".json", ".txt", ".csv", ".srt", ".vtt", ".jpg", ".jpeg", ".png", ".webp", ".npy", ".h5"}
+    | {".part", ".ytdl", ".tmp", ".description", ".nfo", ".md", ".xml", ".zip", ".gz"}
+)
+
+
+def is_media(path: Path) -> bool:
+    """Whether the suffix is one of a known video or audio format."""
+    return path.suffix.lower() in _RANK
+
+
+def scan(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
+    """Yield the regular files in `folder`, sorted, hidden ones left out.
+
+    Raises
+    ------
+    MediaNotFoundError
+        If the folder is not there or cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise MediaNotFoundError(
+            f"cannot read the media folder {folder}: {reason}; name it with --data DIR"
+        ) from error
+    for entry in found:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if recursive:
+                yield from scan(Path(entry.path), recursive=True)
+        else:
+            yield Path(entry.path)
+
+
+def by_stem(folder: Path) -> dict[str, Path]:
+    """Map the name without suffix to the file, for the files in `folder` that may be media.
+
+    Of several files with one stem the one with the likeliest suffix is taken.
+    """
+    best: dict[str, tuple[int, Path]] = {}
+    for path in scan(folder):
+        suffix = path.suffix.lower()
+        if suffix in _SIDECARS:
+            continue
+        rank = _RANK.get(suffix, len(_RANK))
+        if path.stem not in best or rank < best[path.stem][0]:
+            best[path.stem] = (rank, path)
+    return {stem: path for stem, (_, path) in best.items()}

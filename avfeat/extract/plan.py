@@ -1,0 +1,279 @@
+"""From a data set and a list of backbones to units of work: what a run will do, before it does it.
+
+A unit is ``unit_clips`` consecutive clips of the manifest: the unit of work, of retry and of
+commit. Stores that list the same clips in the same units are extracted together, with one decode
+per clip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from avfeat.errors import MediaNotFoundError, UnknownNameError, UsageError
+from avfeat.extract.backbones import BackboneSpec
+from avfeat.extract.weights.info import WeightsInfo
+from avfeat.manifests.clips import Clip, ClipManifest, Outcome
+from avfeat.manifests.recipe import Recipe, library_versions
+from avfeat.stores.files import Files
+from avfeat.stores.state import peek
+from avfeat.stores.writer import StoreWriter
+
+#: Frames per second of every recipe so far (Tian et al., ECCV 2020).
+FPS = 8.0
+
+_MAX_UNIT_CLIPS = 16
+_UNIT_BYTES = 64 * 2**20
+_WIDEST_ROW = 4096 * 4
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user asked for; see ``avfeat extract --help``."""
+
+    out: str
+    device: str = "cpu"
+    precision: str = "fp32"
+    batch_size: int | None = None
+    unit_clips: int | None = None
+    sampling: str = "on-screen"
+    workers: int = 2
+    splits: tuple[str, ...] = ()
+    clip_ids: tuple[str, ...] = ()
+    limit: int | None = None
+    retry_failed: bool = False
+    strict: bool = False
+    allow_drift: bool = False
+
+
+@dataclass(slots=True)
+class StoreTask:
+    """What is to be done for one store.
+
+    Attributes
+    ----------
+    spec, weights, batch_size
+        The backbone, its weights, items per forward pass.
+    writer
+        The store.
+    decode
+        Indices of clips to decode.
+    settle
+        Index to outcome, of clips that need no decoding: missing, or badly annotated.
+    """
+
+    spec: BackboneSpec
+    weights: WeightsInfo
+    batch_size: int
+    writer: StoreWriter
+    decode: set[int] = field(default_factory=set)
+    settle: dict[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Path or URL of the store."""
+        return self.writer.files.url
+
+    def units(self) -> dict[int, dict[int, Outcome]]:
+        """Units with something to do, each with the outcomes that need no decoding."""
+        per_unit = self.writer.layout.unit_clips
+        units: dict[int, dict[int, Outcome]] = {index // per_unit: {} for index in self.decode}
+        for index, outcome in self.settle.items():
+            units.setdefault(index // per_unit, {})[index] = outcome
+        return units
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run needs to know.
+
+    Attributes
+    ----------
+    manifest, settings
+        The data set and what was asked for.
+    tasks
+        One per store.
+    selected
+        Ids of the clips that ``--split``, ``--clip`` and ``--limit`` leave.
+    """
+
+    manifest: ClipManifest
+    settings: Settings
+    tasks: tuple[StoreTask, ...]
+    selected: frozenset[str]
+
+    def groups(self) -> Iterator[list[StoreTask]]:
+        """Yield the tasks that share clips and units, and so one decode per clip."""
+        groups: dict[tuple[int, tuple[str, ...]], list[StoreTask]] = {}
+        for task in self.tasks:
+            ids = tuple(clip.id for clip in task.writer.clips)
+            groups.setdefault((task.writer.layout.unit_clips, ids), []).append(task)
+        yield from groups.values()
+
+    @property
+    def clips_to_decode(self) -> int:
+        """Number of clips that will be decoded."""
+        return len({t.writer.clips[index].id for t in self.tasks for index in t.decode})
+
+
+def store_url(out: str, dataset: str, backbone: str) -> str:
+    """Where the features of a backbone lie: ``<out>/<dataset>/<backbone>``."""
+    return f"{out.rstrip('/')}/{dataset}/{backbone}"
+
+
+def count_rows(spec: BackboneSpec, clip: Clip) -> int:
+    """Rows a clip will have; 0 where its length is not known."""
+    return spec.rows(clip.seconds, FPS) if math.isfinite(clip.seconds) else 0
+
+
+def make_tasks(
+    manifest: ClipManifest,
+    specs: Sequence[BackboneSpec],
+    weights: Sequence[WeightsInfo],
+    settings: Settings,
+) -> tuple[StoreTask, ...]:
+    """Make one task per store, its writer neither prepared nor opened."""
+    if not manifest.clips:
+        raise UsageError(f"the data set {manifest.dataset!r} has no clips")
+    tasks = []
+    for spec, info in zip(specs, weights, strict=True):
+        url = store_url(settings.out, manifest.dataset, spec.name)
+        unit_clips = settings.unit_clips or _stored_unit_clips(url) or auto_unit_clips(manifest)
+        batch_size = settings.batch_size or spec.batch_size(settings.device.partition(":")[0])
+        writer = StoreWriter(
+            url,
+            recipe=make_recipe(spec, info, settings, batch_size=batch_size, unit_clips=unit_clips),
+            sources={"weights": info.to_dict(), "paper": spec.paper},
+            manifest=manifest,
+            rows=lambda clip, spec=spec: count_rows(spec, clip),  # type: ignore[misc]
+            dim=spec.dim,
+            unit_clips=unit_clips,
+            allow_drift=settings.allow_drift,
+        )
+        tasks.append(StoreTask(spec, info, batch_size, writer))
+    return tuple(tasks)
+
+
+def _stored_unit_clips(url: str) -> int | None:
+    stored = peek(Files(url))
+    return None if stored is None else stored.layout.unit_clips
+
+
+def auto_unit_clips(manifest: ClipManifest) -> int:
+    """Choose clips per unit: 16, or fewer so that the rows of a unit of long clips stay small.
+
+    Depends on the data set alone, so that all backbones share units.
+    """
+    longest = max((c.seconds for c in manifest.clips if math.isfinite(c.seconds)), default=0.0)
+    clip_bytes = max(1.0, longest * FPS * _WIDEST_ROW)
+    return max(1, min(_MAX_UNIT_CLIPS, int(_UNIT_BYTES / clip_bytes)))
+
+
+def make_recipe(
+    spec: BackboneSpec,
+    weights: WeightsInfo,
+    settings: Settings,
+    *,
+    batch_size: int,
+    unit_clips: int,
+) -> Recipe:
+    """Write down everything that can change a number in a row of `spec`."""
+    sampling = (
+        {"rule": settings.sampling, "fps": FPS}
+        if spec.modality == "visual"
+        else {"downmix": "mean", "resampler": "soxr-hq"}
+    )
+    return Recipe(
+        backbone=spec.recipe(),
+        weights={
+            "source": weights.source,
+            "tag": weights.tag,
+            "sha256": weights.sha256,
+            "seed": weights.seed,
+            "method": weights.method,
+        },
+        sampling=sampling,
+        compute={
+            "engine": "torch",
+            "device": settings.device.partition(":")[0],
+            "precision": settings.precision,
+            "batch_size": batch_size,
+        },
+        store={"dtype": "float32", "unit_clips": unit_clips},
+        libraries=library_versions(spec.modality),
+    )
+
+
+def select_clips(manifest: ClipManifest, settings: Settings) -> frozenset[str]:
+    """Apply ``--split``, ``--clip`` and ``--limit``.
+
+    ``--limit N`` keeps the first N clips whose media is there.
+
+    Raises
+    ------
+    UnknownNameError
+        A split or clip the data set does not have.
+    MediaNotFoundError
+        No media at all, or with ``--strict`` not all of it.
+    """
+    known_splits = {clip.split for clip in manifest.clips}
+    for split in settings.splits:
+        if split not in known_splits:
+            raise UnknownNameError("split", split, known_splits)
+    known_ids = {clip.id for clip in manifest.clips}
+    for clip_id in settings.clip_ids:
+        if clip_id not in known_ids:
+            raise UnknownNameError("clip", clip_id, known_ids)
+    chosen = [
+        clip.id
+        for clip in manifest.clips
+        if (not settings.splits or clip.split in settings.splits)
+        and (not settings.clip_ids or clip.id in settings.clip_ids)
+    ]
+    absent = [clip_id for clip_id in chosen if clip_id not in manifest.media]
+    if settings.strict and absent:
+        raise MediaNotFoundError(
+            f"--strict: {len(absent)} of {len(chosen)} clips have no media in "
+            f"{manifest.data_root}, such as {', '.join(absent[:5])}"
+        )
+    if settings.limit is not None:
+        chosen = [clip_id for clip_id in chosen if clip_id in manifest.media][: settings.limit]
+    return frozenset(chosen)
+
+
+def fill_tasks(tasks: Sequence[StoreTask], manifest: ClipManifest, settings: Settings) -> Plan:
+    """Decide for every clip of every store what is to be done; the writers are prepared or open."""
+    selected = select_clips(manifest, settings)
+    for task in tasks:
+        for index, (clip, outcome) in enumerate(
+            zip(task.writer.clips, task.writer.outcomes, strict=True)
+        ):
+            if clip.id in selected:
+                _decide(task, index, clip, outcome, manifest, retry=settings.retry_failed)
+    return Plan(manifest, settings, tuple(tasks), selected)
+
+
+def _decide(
+    task: StoreTask,
+    index: int,
+    clip: Clip,
+    outcome: Outcome,
+    manifest: ClipManifest,
+    *,
+    retry: bool,
+) -> None:
+    open_ = outcome.status in ("pending", "missing") or (outcome.status == "failed" and retry)
+    if not open_:
+        return
+    if clip.problem is not None:
+        settled = Outcome("failed", "bad_annotation", clip.problem)
+    elif clip.id in manifest.media:
+        task.decode.add(index)
+        return
+    elif outcome.status == "failed":
+        return
+    else:
+        settled = Outcome("missing")
+    if settled != outcome:
+        task.settle[index] = settled

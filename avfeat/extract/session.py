@@ -1,0 +1,209 @@
+"""One ``avfeat extract``: from names to finished stores."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from avfeat import datasets
+from avfeat.errors import MediaNotFoundError, UsageError
+from avfeat.extract import backbones
+from avfeat.extract.backbones import BackboneSpec
+from avfeat.extract.batch import Forward
+from avfeat.extract.engine import Listener, RunReport, run
+from avfeat.extract.media import SAMPLING_RULES
+from avfeat.extract.plan import Plan, Settings, StoreTask, count_rows, fill_tasks, make_tasks
+from avfeat.extract.weights import cache
+from avfeat.extract.weights.info import WeightsInfo
+from avfeat.manifests.clips import ClipManifest, Outcome
+from avfeat.stores.state import RUNS
+
+
+def load_manifest(dataset: str, *, data: Path | None, annotations: Path | None) -> ClipManifest:
+    """Load a data set's clips and look up their media.
+
+    Parameters
+    ----------
+    data
+        Media folder; None for ``$AVFEAT_DATA/<dataset>``, else ``data/<dataset>``.
+
+    Raises
+    ------
+    MediaNotFoundError
+        If not one clip has media; the message says where it was looked for, and by which names.
+    """
+    source = datasets.get(dataset)
+    if data is None:
+        data = Path(os.environ.get("AVFEAT_DATA", "data")) / dataset
+    manifest = source.load(annotations=annotations, data=data)
+    if not manifest.media:
+        raise MediaNotFoundError(
+            f"no media for {dataset} in {data.absolute()}: looked for {source.searched_names()}; "
+            "name the folder with --data DIR or $AVFEAT_DATA"
+        )
+    return manifest
+
+
+def resolve_device(name: str) -> str:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:i`` into a device that is there.
+
+    Raises
+    ------
+    UsageError
+        If it is not there, or no such kind of device exists.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and not index.isdigit()):
+        raise UsageError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:0, cuda:1, …")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use --device cpu"
+        )
+    return name
+
+
+def check_sampling(rule: str) -> str:
+    """Return `rule` if it is one of the sampling rules, else raise UsageError."""
+    if rule not in SAMPLING_RULES:
+        raise UsageError(f"unknown sampling rule {rule!r}; known: {', '.join(SAMPLING_RULES)}")
+    return rule
+
+
+def plan_only(
+    manifest: ClipManifest, specs: Sequence[BackboneSpec], settings: Settings, *, weights: str
+) -> tuple[Plan, list[dict[str, Any]]]:
+    """Make the plan without writing, locking or downloading anything.
+
+    Returns
+    -------
+    plan, needed
+        The plan, and for each backbone what its weights are and whether they are at hand.
+    """
+    infos, needed = [], []
+    for spec in specs:
+        info, record = _peek_weights(spec, weights)
+        infos.append(info)
+        needed.append(record)
+    tasks = make_tasks(manifest, specs, infos, settings)
+    for task, record in zip(tasks, needed, strict=True):
+        task.writer.prepare(ignore_weights=not record["at_hand"])
+    return fill_tasks(tasks, manifest, settings), needed
+
+
+def _peek_weights(spec: BackboneSpec, weights: str) -> tuple[WeightsInfo, dict[str, Any]]:
+    """Say what weights a run would use, and whether they are in the cache; fetches nothing."""
+    if weights.partition(":")[0] == "random" or not spec.weights:
+        info = backbones.resolve_weights(spec.name, weights)
+        return info, {"backbone": spec.name, "weights": weights, "at_hand": True}
+    tag = spec.weights[0] if weights == "published" else weights
+    entry = backbones.get(spec.name).weights_entry(tag)
+    found = cache.find(entry)
+    record = {
+        "backbone": spec.name,
+        "weights": entry.name,
+        "at_hand": found is not None,
+        "url": entry.sources[0].urls[0],
+        "path": str(cache.path_of(entry.sources[0])),
+        "size_mib": entry.sources[0].size_mib,
+    }
+    return found or WeightsInfo(source="published", tag=tag), record
+
+
+@contextmanager
+def open_plan(
+    manifest: ClipManifest, specs: Sequence[BackboneSpec], settings: Settings, *, weights: str
+) -> Iterator[Plan]:
+    """Make sure of the weights, lock the stores, and plan; the stores are unlocked at the end.
+
+    Raises
+    ------
+    WeightsError
+        If weights cannot be had; nothing was decoded or written by then.
+    StoreError
+        If a store is busy, of another recipe, or no store.
+    """
+    infos: list[WeightsInfo] = [backbones.resolve_weights(spec.name, weights) for spec in specs]
+    with ExitStack() as stack:
+        tasks = make_tasks(manifest, specs, infos, settings)
+        for task in tasks:
+            task.writer.open()
+            stack.callback(task.writer.close)
+        yield fill_tasks(tasks, manifest, settings)
+
+
+def load_models(plan: Plan, *, weights: str) -> dict[str, Forward]:
+    """Load the networks of the stores that have clips to decode."""
+    import torch
+
+    device = torch.device(plan.settings.device)
+    return {
+        task.spec.name: backbones.load(
+            task.spec.name,
+            weights=weights,
+            device=device,
+            precision=plan.settings.precision,  # type: ignore[arg-type]
+        )
+        for task in plan.tasks
+        if task.decode
+    }
+
+
+def execute(
+    plan: Plan,
+    *,
+    weights: str,
+    listener: Listener | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> RunReport:
+    """Run a plan whose stores are open, and leave a log of the run in each store."""
+    began = datetime.datetime.now(datetime.UTC)
+    models = load_models(plan, weights=weights)
+    report = run(plan, models, listener=listener, stop=stop)
+    if report.rows:
+        for task in plan.tasks:
+            _log_run(task, plan, report, began)
+    return report
+
+
+def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.datetime) -> None:
+    """Write runs/<time>.json: all that depends on when and where; no reader needs it."""
+    name = f"{RUNS}/{began:%Y%m%dT%H%M%S}-{os.getpid()}.json"
+    record = {
+        "began": began.isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "data": str(plan.manifest.data_root),
+        "wall_seconds": round(report.wall, 3),
+        "stage_seconds": {key: round(value, 3) for key, value in report.seconds.items()},
+        "forward_seconds": round(report.forward.get(task.spec.name, 0.0), 3),
+        "clips_decoded": report.clips,
+        "rows_written": report.rows.get(task.spec.name, 0),
+        "interrupted": report.interrupted,
+        "crashes": report.crashes,
+    }
+    task.writer.files.write(name, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def failures(plan: Plan) -> list[tuple[str, str, Outcome]]:
+    """List ``(backbone, clip id, outcome)`` of the selected clips that stand as failed."""
+    return [
+        (task.spec.name, clip.id, outcome)
+        for task in plan.tasks
+        for clip, outcome in zip(task.writer.clips, task.writer.outcomes, strict=True)
+        if outcome.status == "failed" and clip.id in plan.selected
+    ]
+
+
+def planned_rows(task: StoreTask) -> int:
+    """Rows that the clips to decode will have."""
+    return sum(count_rows(task.spec, task.writer.clips[index]) for index in task.decode)

@@ -1,0 +1,95 @@
+"""Progress on stderr: a live bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from avfeat.manifests.clips import Clip, Outcome
+
+#: Seconds between plain lines.
+_PLAIN_SECONDS = 10.0
+
+
+class ClipProgress:
+    """A `Listener` that shows clips done, clips/s, time left and failures so far."""
+
+    def __init__(self, console: Console, total: int, *, verbose: int) -> None:
+        self._console = console
+        self._total = total
+        self._verbose = verbose
+        self._done = 0
+        self._failed = 0
+        self._started = time.monotonic()
+        self._last = self._started
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            self._bar = Progress(
+                SpinnerColumn(),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("clips  {task.fields[rate]}  {task.fields[failed]} failed "),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=total, rate="", failed=0)
+
+    @contextmanager
+    def shown(self) -> Iterator[ClipProgress]:
+        """Show the bar while the context lasts."""
+        if self._bar is None:
+            yield self
+        else:
+            with self._bar:
+                yield self
+
+    @property
+    def _rate(self) -> float:
+        return self._done / max(time.monotonic() - self._started, 1e-9)
+
+    def clip_done(self, clip: Clip, outcomes: dict[str, Outcome]) -> None:
+        """See `Listener`."""
+        self._done += 1
+        bad = {name: outcome for name, outcome in outcomes.items() if outcome.status == "failed"}
+        if bad:
+            self._failed += 1
+            outcome = next(iter(bad.values()))
+            self._say(f"failed({outcome.kind}) {clip.id}: {outcome.message}", "red")
+        elif self._verbose:
+            self._say(f"done {clip.id}", "dim")
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=self._done, rate=f"{self._rate:.2f}/s", failed=self._failed
+            )
+        elif time.monotonic() - self._last >= _PLAIN_SECONDS:
+            self._last = time.monotonic()
+            left = (self._total - self._done) / self._rate
+            self._console.print(
+                f"{self._done}/{self._total} clips, {self._rate:.2f} clips/s, "
+                f"{left:.0f} s left, {self._failed} failed",
+                markup=False,
+                highlight=False,
+            )
+
+    def unit_committed(self, unit: int) -> None:
+        """See `Listener`."""
+        if self._verbose > 1:
+            self._say(f"unit {unit} committed", "dim")
+
+    def _say(self, text: str, style: str) -> None:
+        self._console.print(text, style=style, markup=False, highlight=False)

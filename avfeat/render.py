@@ -1,0 +1,233 @@
+"""Tables for people: stores, plans, backbones, data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_STYLES = {"ok": "green", "failed": "red", "degraded": "yellow", "missing": "yellow"}
+
+
+def table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> None:
+    """Print a table; cells are shown as they are, never taken for markup."""
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        numeric = column.endswith((" #", "/s", "MiB"))
+        grid.add_column(column.removesuffix(" #"), justify="right" if numeric else "left")
+    for row in rows:
+        grid.add_row(*(Text(str(cell)) for cell in row))
+    console.print(grid)
+
+
+def counts(values: dict[str, int]) -> Text:
+    """Write counts by status in colour: ``1 ok, 11848 missing``."""
+    parts = [
+        Text(f"{number} {status}", style=_STYLES.get(status, ""))
+        for status, number in values.items()
+    ]
+    return Text(", ").join(parts)
+
+
+def size(number: float) -> str:
+    """Write a number of bytes with a binary unit: ``12.3 MiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
+
+
+def store(console: Console, summary: dict[str, Any], *, most_failures: int = 20) -> None:
+    """Print what `avfeat.stores.summary.summarise` found."""
+    recipe = summary["recipe"]
+    weights = recipe["weights"]
+    if weights["source"] == "random":
+        shown = f"RANDOM, seed {weights['seed']} ({weights['method']}): not real features"
+    else:
+        shown = f"{weights['tag']}, sha256 {weights['sha256'][:16]}…"
+    console.print(Text(summary["store"], style="bold"))
+    clips, rows, dim = summary["shape"]
+    grid = Table.grid(padding=(0, 2))
+    for key, value in (
+        ("clips", counts(summary["counts"])),
+        ("rows", f"{summary['rows']} of {dim} x {summary['dtype']}"),
+        ("array", f"features[clip={clips}, time={rows}, feature={dim}]"),
+        ("backbone", f"{summary['backbone']}, {recipe['backbone']['layer']}"),
+        ("weights", Text(shown, style="yellow" if weights["source"] == "random" else "")),
+        ("input", _fields(recipe["backbone"]["input"])),
+        ("sampling", _fields(recipe["sampling"])),
+        ("compute", _fields(recipe["compute"])),
+        ("units", f"{summary['units']['committed']} of {summary['units']['all']} committed"),
+        ("state", _state(summary)),
+        ("fingerprint", summary["fingerprint"]),
+    ):
+        grid.add_row(
+            Text(f"  {key}", style="dim"), value if isinstance(value, Text) else Text(value)
+        )
+    console.print(grid)
+    for status in ("failed", "degraded"):
+        clips_of = summary[status]
+        if clips_of:
+            table(
+                console,
+                f"{status} clips",
+                ("clip", "kind", "message"),
+                [(clip["id"], clip["kind"], clip["message"]) for clip in clips_of[:most_failures]],
+            )
+            if len(clips_of) > most_failures:
+                console.print(
+                    f"  … and {len(clips_of) - most_failures} more; --json lists them all"
+                )
+
+
+def _state(summary: dict[str, Any]) -> str:
+    if not summary["at_rest"]:
+        return "a run is writing, or was killed: the same extract command again finishes it"
+    return "complete" if summary["complete"] else "not complete: some clips are not extracted yet"
+
+
+def _fields(values: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def run(console: Console, result: dict[str, Any]) -> None:
+    """Print what a run of extract came to."""
+    grid = Table.grid(padding=(0, 2))
+    for entry in result["stores"]:
+        grid.add_row(
+            Text(entry["store"], style="bold"),
+            Text(f"+{entry['new_rows']} rows of {entry['dim']}"),
+            counts(entry["counts"]),
+            Text("random weights" if entry["random_weights"] else "", style="yellow"),
+        )
+    console.print(grid)
+    if result["clips_decoded"]:
+        console.print(
+            f"{result['clips_decoded']} clips in {result['seconds']:.1f} s, "
+            f"model running {100 * result['model_share']:.0f} % of it"
+        )
+    else:
+        console.print("nothing to extract: every selected clip is settled")
+    if result["failed"]:
+        table(
+            console,
+            "failed clips (--retry-failed does them again)",
+            ("backbone", "clip", "kind", "message"),
+            [(f["backbone"], f["clip"], f["kind"], f["message"]) for f in result["failed"][:20]],
+        )
+        if len(result["failed"]) > 20:
+            console.print(f"  … and {len(result['failed']) - 20} more; see avfeat inspect --json")
+    if result["interrupted"]:
+        console.print("interrupted; the same command goes on from here", style="yellow")
+
+
+def plan(console: Console, summary: dict[str, Any]) -> None:
+    """Print what a run of extract would do."""
+    console.print(
+        f"{summary['dataset']}: {summary['clips']} clips, {summary['selected']} selected, "
+        f"{summary['with_media']} of them with media, {summary['to_decode']} to decode"
+    )
+    table(
+        console,
+        "plan",
+        ("store", "clips #", "units #", "rows #", "bytes #", "batch #", "weights"),
+        [
+            (
+                entry["store"],
+                entry["clips"],
+                entry["units"],
+                entry["rows"],
+                size(entry["bytes"]),
+                entry["batch_size"],
+                _weights(entry["weights"]),
+            )
+            for entry in summary["stores"]
+        ],
+    )
+
+
+def _weights(record: dict[str, Any]) -> str:
+    if record["at_hand"]:
+        return f"{record['weights']}, at hand"
+    mib = f"{record['size_mib']:.0f} MiB " if record["size_mib"] else ""
+    return f"{record['weights']}, to be fetched: {mib}from {record['url']}"
+
+
+def verified(console: Console, report: Any) -> None:
+    """Print what `avfeat.stores.verify.verify` found."""
+    for problem in report.problems:
+        console.print(Text(f"{report.store}: {problem}", style="red"))
+    for note in report.notes[:20]:
+        console.print(Text(f"{report.store}: note: {note}", style="yellow"))
+    verdict = (
+        Text("whole", "green") if report.ok else Text(f"{len(report.problems)} problems", "red")
+    )
+    console.print(
+        Text(f"{report.store}: ")
+        + verdict
+        + Text(
+            f" ({report.units} units, {report.clips} clips, {report.rows} rows, "
+            f"{report.files} files checked)"
+        )
+    )
+
+
+def backbones(console: Console, records: list[dict[str, Any]]) -> None:
+    """Print the table of backbones."""
+    table(
+        console,
+        "backbones",
+        (
+            "name",
+            "modality",
+            "input",
+            "layer",
+            "dim #",
+            "rows / 10 s #",
+            "params M #",
+            "GMACs / 10 s #",
+            "weights",
+            "cached",
+        ),
+        [
+            (
+                record["name"],
+                record["modality"],
+                record["input"],
+                record["layer"],
+                record["dim"],
+                record["rows_per_10s"],
+                f"{record['parameters'] / 1e6:.1f}",
+                f"{record['gmacs_per_10s']:.0f}",
+                ", ".join(weights["name"].partition(".")[2] for weights in record["weights"]),
+                "yes" if any(weights["cached"] for weights in record["weights"]) else "no",
+            )
+            for record in records
+        ],
+    )
+
+
+def datasets(console: Console, records: list[dict[str, Any]]) -> None:
+    """Print the table of data sets."""
+    table(
+        console,
+        "data sets",
+        ("name", "what", "classes #", "sampling", "media files", "annotations' licence"),
+        [
+            (
+                record["name"],
+                record["title"],
+                len(record["classes"]) or "-",
+                record["sampling"],
+                record["naming"],
+                record["licence"] or "-",
+            )
+            for record in records
+        ],
+    )
