@@ -20,6 +20,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 from av.audio.frame import AudioFrame
+from av.bitstream import BitStreamFilterContext
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from numpy.typing import NDArray
@@ -107,7 +108,8 @@ def make_clip(
     fps
         Constant frame rate, exact where it is a `fractions.Fraction`.
     timestamps
-        Ascending seconds of the frames, for a variable rate; ``fps`` is then only nominal.
+        Ascending seconds of the frames, for a variable rate; ``fps`` is then only what the codec's
+        header states (for H.264, as in web videos of variable rate).
     duration
         Seconds; frames are those with a timestamp before it.
     size
@@ -173,14 +175,18 @@ def make_clip(
                 times: Iterable[Fraction] = (
                     Fraction(k) / rate for k in range(math.ceil(Fraction(duration) * rate))
                 )
-                unit = 1 / rate if start == 0 else 1 / (rate * 1000)
+                whole = (Fraction(start) * rate).denominator == 1
+                unit = 1 / rate if whole else 1 / (rate * 1000)
             else:
                 times = (Fraction(t) for t in timestamps if t < duration)
                 unit = Fraction(1, 10_000)
             context.time_base = unit
             pictures = _pictures(times, size, paint)
             frames = _video_frames(pictures, unit, Fraction(start), matrix)
-            sources.append(_encoded(stream, frames))
+            packets = _encoded(stream, frames)
+            if timestamps is not None and name == "libx264":
+                packets = _stating_rate(stream, packets, rate)
+            sources.append(packets)
         for track in tracks:
             name = _ENCODERS.get(track.codec, track.codec)
             stream = container.add_stream(name, rate=track.rate, layout=_LAYOUTS[len(track.gains)])
@@ -257,6 +263,22 @@ def _encoded(
     for frame in itertools.chain(frames, (None,)):
         for packet in stream.encode(frame):
             yield float((packet.dts or 0) * packet.time_base), packet
+
+
+def _stating_rate(
+    stream: Any, packets: Iterator[tuple[float, Packet[Any]]], rate: Fraction
+) -> Iterator[tuple[float, Packet[Any]]]:
+    """Make the H.264 header state a frame rate instead of the encoder's time base."""
+    rewrite = BitStreamFilterContext(f"h264_metadata=tick_rate={2 * rate}", stream)
+    context = stream.codec_context
+    context.open()
+    if context.extradata:
+        (header,) = rewrite.filter(Packet(context.extradata))
+        context.extradata = bytes(header)
+    for time, packet in packets:
+        for rewritten in rewrite.filter(packet):
+            rewritten.stream = stream
+            yield time, rewritten
 
 
 def _strip(height: int, width: int) -> tuple[slice, int]:

@@ -30,13 +30,16 @@ class Timeline:
     ticks
         int64 [n], ascending; timestamp of each frame, 0 at the container's start.
     durations
-        int64 [n]; nominal duration of each frame as its packet states it, 0 if unknown.
+        int64 [n]; nominal duration of each frame as ffmpeg 5.1 knows it, 0 if it does not.
     time_base
         Seconds per tick.
     rate
         Frames per second as FFmpeg guesses them for the stream (``av_guess_frame_rate``), or None.
     lone
         Whether the video is the container's only stream (ffmpeg then syncs slightly differently).
+    ffmpeg_zero
+        Tick that is 0 for ``ffmpeg -i VIDEO`` with pictures as the only output. Not the container's
+        start in formats whose timestamps may jump (MPEG-TS, Ogg) and in Matroska with sound.
     """
 
     ticks: NDArray[np.int64]
@@ -44,6 +47,7 @@ class Timeline:
     time_base: Fraction
     rate: Fraction | None = None
     lone: bool = False
+    ffmpeg_zero: int = 0
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -137,7 +141,7 @@ def emitted_frames(timeline: Timeline, *, window: Window, fps: float = 8) -> NDA
         Positions in the timeline. 10 s give n = 82 at 8 fps from most sources.
     """
     first, last = 0, len(timeline)
-    origin = Fraction(0)
+    origin = timeline.ffmpeg_zero * timeline.time_base
     if not window.whole:
         origin = exact(window.start)
         bounds = [-(-exact(t) // timeline.time_base) for t in (window.start, window.end)]
