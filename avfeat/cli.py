@@ -171,7 +171,7 @@ def _print_json(document: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")
 @_verbosity
 @click.pass_context
-def extract(ctx: click.Context, **options: Any) -> None:
+def extract(ctx: click.Context, /, **options: Any) -> None:
     """Extract features of a data set's clips with one or more backbones.
 
     Each clip is opened and decoded once for all backbones. Run the same command again to go on

@@ -6,7 +6,7 @@ import queue
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -80,7 +80,7 @@ class ClipStream:
             return
 
 
-def prefetch(jobs: Iterable[ClipJob], *, workers: int) -> Iterator[ClipStream]:
+def prefetch(jobs: Iterable[ClipJob], *, workers: int) -> Generator[ClipStream, None, None]:
     """Yield a stream per job, in order, decoding up to `workers` clips at once.
 
     Closing the iterator stops the threads.

@@ -9,8 +9,6 @@ from pydantic import BaseModel, ConfigDict
 
 from avfeat.manifests.jsonfile import digest
 
-RECIPE_VERSION = 1
-
 #: Libraries whose version can change a number, by modality.
 _LIBRARIES = {
     "visual": ("av", "numpy", "pillow", "torch", "torchvision", "timm"),
@@ -39,7 +37,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    version: Literal[1] = RECIPE_VERSION
+    version: Literal[1] = 1
     backbone: dict[str, Any]
     weights: dict[str, Any]
     sampling: dict[str, Any]

@@ -10,9 +10,6 @@ from avfeat.errors import IntegrityError
 from avfeat.manifests import jsonfile
 from avfeat.manifests.recipe import Recipe
 
-ENCODING_TYPE = "avfeat.features"
-ENCODING_VERSION = 1
-
 
 class Layout(BaseModel):
     """How rows lie in the arrays.
@@ -75,8 +72,8 @@ class StoreManifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    encoding_type: Literal["avfeat.features"] = ENCODING_TYPE
-    encoding_version: Literal[1] = ENCODING_VERSION
+    encoding_type: Literal["avfeat.features"] = "avfeat.features"
+    encoding_version: Literal[1] = 1
     dataset: dict[str, Any]
     recipe: Recipe
     fingerprint: str

@@ -100,7 +100,7 @@ def read_clips(files: Files) -> tuple[tuple[Clip, ...], tuple[Outcome, ...], str
         return None
     data = files.read(CLIPS)
     try:
-        table = pq.read_table(io.BytesIO(data))  # type: ignore[no-untyped-call]
+        table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowException, OSError):
         return None
     if table.schema != SCHEMA:

@@ -33,7 +33,7 @@ class UnitRows:
         # One record is a row's time and its features.
         self._record = np.dtype([("time", "<f8"), ("features", "<f4", (layout.dim,))])
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed by __exit__
-            max_size=_IN_MEMORY_BYTES, dir=scratch
+            max_size=_IN_MEMORY_BYTES, dir=None if scratch is None else str(scratch)
         )
 
     def __enter__(self) -> UnitRows:

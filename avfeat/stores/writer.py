@@ -343,7 +343,7 @@ class StoreWriter:
 
     def _clips_file(self) -> bytes:
         buffer = io.BytesIO()
-        pq.write_table(to_table(self.clips, self.outcomes), buffer)  # type: ignore[no-untyped-call]
+        pq.write_table(to_table(self.clips, self.outcomes), buffer)
         return buffer.getvalue()
 
     def _write_manifest(self, clips: bytes, *, at_rest: bool) -> None:

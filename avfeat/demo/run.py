@@ -1,0 +1,87 @@
+"""The demo's steps: make clips, run the real commands on them, draw what came out."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+from rich.console import Console
+
+from avfeat.demo.pictures import draw_clip
+from avfeat.demo.scenes import SCENES, SECONDS, make_scenes
+from avfeat.errors import WeightsError
+from avfeat.extract import backbones
+from avfeat.stores import open_store
+
+BACKBONES = ("vggish", "resnet152", "r2plus1d_18")
+
+
+def run_demo(out: Path, talk: Console) -> int:
+    """Run the demo into `out`; return the exit code of the first command that failed, or 0."""
+    talk.print(f"1. {len(SCENES)} synthetic clips with planted events, in {out}", markup=False)
+    media, annotations = make_scenes(out)
+    weights = _choose_weights(talk)
+    features = out / "features"
+    store_folder = features / "llp"
+    talk.print("2. extract, inspect and verify: the commands you would type", markup=False)
+    options = {"--dataset": "llp", "--data": media, "--annotations": annotations}
+    options |= {"--out": features, "--weights": weights}
+    commands = (
+        ["extract", "--backbone", ",".join(BACKBONES), *map(str, chain(*options.items()))],
+        ["inspect", str(store_folder / "resnet152")],
+        ["verify", str(features)],
+    )
+    for command in commands:
+        code = _avfeat(command, talk)
+        if code:
+            return code
+    talk.print("3. a picture per clip", markup=False)
+    stores = [open_store(store_folder / name, allow_random=True) for name in BACKBONES]
+    pictures = out / "pictures"
+    pictures.mkdir(exist_ok=True)
+    for scene in SCENES:
+        path = pictures / f"{scene.filename}.png"
+        draw_clip(
+            path,
+            media=media / f"{scene.media_id}.mp4",
+            clip_id=scene.filename,
+            seconds=SECONDS,
+            events=scene.events,
+            stores=stores,
+        )
+        shapes = ", ".join(
+            f"{store.recipe.backbone['name']} {store[scene.filename].shape}" for store in stores
+        )
+        print(f"{path}  {shapes}")
+    print(
+        f'\nRead it in Python:\n  store = avfeat.open_store("{store_folder / "resnet152"}"', end=""
+    )
+    print(", allow_random=True)" if weights == "random" else ")")
+    print(f'  store["{SCENES[0].filename}"].shape  # {stores[1][SCENES[0].filename].shape}')
+    return 0
+
+
+def _choose_weights(talk: Console) -> str:
+    """Published weights if all of them can be had, else random ones, said aloud."""
+    for name in BACKBONES:
+        try:
+            backbones.resolve_weights(name)
+        except WeightsError:
+            talk.print(
+                f"the published weights of {name} cannot be fetched here: the demo goes on with "
+                "seeded RANDOM weights. Shapes, times and files are real, the features are not",
+                style="yellow",
+                markup=False,
+            )
+            return "random"
+    return "published"
+
+
+def _avfeat(arguments: Sequence[str], talk: Console) -> int:
+    talk.print(f"$ avfeat {shlex.join(arguments)}", style="bold", markup=False)
+    sys.stdout.flush()
+    return subprocess.run([sys.executable, "-m", "avfeat", *arguments], check=False).returncode
