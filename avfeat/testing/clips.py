@@ -33,9 +33,10 @@ _BITS = 15
 _BLOCKS = _BITS + 1
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 6: "5.1"}
 _ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9", "mp3": "libmp3lame"}
-# One thread each: encoders with several give other bytes on other machines.
+# One thread each: encoders with several give other bytes on other machines. x264's mbtree gives
+# other bytes from run to run even so (about one file in five with x264 core 165).
 _OPTIONS: dict[str, dict[str, str]] = {
-    "libx264": {"preset": "veryfast", "crf": "20", "threads": "1"},
+    "libx264": {"preset": "veryfast", "crf": "20", "threads": "1", "mbtree": "0"},
     "libx265": {
         "preset": "ultrafast",
         "crf": "20",
@@ -175,7 +176,7 @@ def make_clip(
                 times: Iterable[Fraction] = (
                     Fraction(k) / rate for k in range(math.ceil(Fraction(duration) * rate))
                 )
-                whole = (Fraction(start) * rate).denominator == 1
+                whole = (Fraction(start).limit_denominator(1_000_000) * rate).denominator == 1
                 unit = 1 / rate if whole else 1 / (rate * 1000)
             else:
                 times = (Fraction(t) for t in timestamps if t < duration)

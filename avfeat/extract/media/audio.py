@@ -71,11 +71,12 @@ class _Sound:
         self._window = window
         self._report = report
         self._origin = exact(window.start) - lead
+        refused = report.corrupt_frames
         self._frames = self._decoded()
         self._first = next(self._frames, None)
         if self._first is None:
             self.rate = media.audio.codec_context.sample_rate
-            if self._report.corrupt_frames:
+            if report.corrupt_frames > refused:
                 raise MediaError("undecodable", f"{media.name}: no sound can be decoded")
         else:
             self.rate = self._first.sample_rate
@@ -137,7 +138,9 @@ def _decode(packet: Packet[Any], report: DecodeReport) -> list[AudioFrame]:
     """Decode a packet; one that the decoder refuses is counted and leaves a gap."""
     try:
         return cast(list[AudioFrame], packet.decode())
-    except (av.error.InvalidDataError, av.error.EOFError):
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError:  # decoders fail on damage with all sorts of codes
         report.corrupt_frames += 1
         return []
 

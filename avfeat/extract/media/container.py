@@ -26,6 +26,12 @@ FORMATS = (
     "tta,dts,dtshd,opus"
 )
 
+# AVFMT_TS_DISCONT of libavformat/avformat.h
+_TS_DISCONT = 0x0200
+
+# Seconds before a stream's start to which it is rewound.
+_BEFORE_START = 1
+
 #: Decoder threads of one reader. The engine runs several readers on few cores, and with one thread
 #: the concealment of damaged frames does not depend on the machine.
 THREADS = 1
@@ -102,8 +108,8 @@ class Media:
 
     Attributes
     ----------
-    damage
-        How often a stream ended because the demuxer could not go on.
+    jumps
+        Whether timestamps may jump in this format (MPEG-TS, MPEG-PS, Ogg).
 
     Notes
     -----
@@ -118,7 +124,6 @@ class Media:
         self._first: dict[int, tuple[int | None, int | None, int]] = {}
         self._fresh = True
         self._reading = 0
-        self.damage = 0
         with media_errors(self.name, path):
             self.size = path.stat().st_size
             if path.is_dir():
@@ -130,6 +135,7 @@ class Media:
                 options={"protocol_whitelist": "file", "format_whitelist": FORMATS},
                 metadata_errors="replace",
             )
+        self.jumps = bool(self.container.format.flags & _TS_DISCONT)
         pictures = [s for s in self.container.streams.video if not is_cover(s)]
         self.video_streams = len(pictures)
         self.audio_streams = len(self.container.streams.audio)
@@ -203,20 +209,28 @@ class Media:
         with media_errors(self.name):
             try:
                 yield from self.container.demux(stream)
-            except av.error.InvalidDataError:
-                # Damage that the demuxer cannot step over ends the stream, as for ffmpeg.
-                self.damage += 1
+            except (av.error.OSError, av.error.MemoryError):
+                raise
+            except av.error.FFmpegError:
+                # Damage that the demuxer cannot step over ends the stream, as for ffmpeg; the
+                # reader tells by how much the stream is short.
+                return
 
     def _rewound(self, stream: Stream) -> Iterator[Packet[Any]]:
         if self._fresh:
             self._fresh = False
             return self._noting_first(stream, self._demux(stream))
-        # By time where there is an index; by byte for streams such as MPEG-TS, whose search by
+        # By time where there is an index, from before the start because sound may have priming
+        # packets there; by byte where there is none and for MPEG-TS and its like, whose search by
         # time can land behind the first packets. Where none leads back to the very first packet,
         # the earliest time is the best that can be had.
         start = stream.start_time or 0
+        early = start - int(_BEFORE_START / time_base(stream))
         packets: Iterator[Packet[Any]] = iter(())
-        for offset, by_byte in ((start, False), (0, False), (0, True), (start, False)):
+        attempts = [(early, False), (start, False), (0, False), (0, True), (start, False)]
+        if self.jumps:
+            attempts.insert(0, (0, True))
+        for offset, by_byte in attempts:
             try:
                 self.container.seek(offset, stream=stream, unsupported_byte_offset=by_byte)
             except av.error.FFmpegError:

@@ -99,7 +99,7 @@ class ClipReader:
         MediaError
             ``no_video``, ``undecodable`` or ``io``.
         ValueError
-            If the rule is unknown.
+            If the rule is unknown, or ``count`` or ``fps`` is not positive.
         """
         rotation = self.info.video.rotation if self.info.video else 0
         return read_frames(
@@ -139,6 +139,11 @@ class ClipReader:
         ------
         MediaError
             ``no_audio``, ``undecodable`` or ``io``.
+
+        Notes
+        -----
+        AAC decoders fill some bands with noise whose generator goes on from one reading to the
+        next, so a second call on the same reader may differ by about 1e-3; a new reader does not.
         """
         return read_audio(
             self._media, rates, window=window, block_seconds=block_seconds, report=self.report

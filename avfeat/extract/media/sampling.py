@@ -92,8 +92,10 @@ def select(
     Raises
     ------
     ValueError
-        If the rule is unknown or the timeline is empty.
+        If the rule is unknown, ``count`` or ``fps`` is not positive, or the timeline is empty.
     """
+    if count < 1 or not fps > 0:
+        raise ValueError(f"count {count} and fps {fps} must be positive")
     if len(timeline) == 0:
         raise ValueError("no frames to choose from")
     if rule == "avvp":

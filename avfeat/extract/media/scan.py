@@ -16,11 +16,9 @@ from avfeat.extract.media.container import Media, time_base
 from avfeat.extract.media.sampling import Timeline, exact
 from avfeat.extract.media.types import DecodeReport, Window
 
-# Seconds before the window from which timestamps are read, tried in turn until a frame at or
-# before its start is found.
+# Seconds before the window from which timestamps are read, tried in turn until a key frame at or
+# before its start is found (a seek in MPEG-TS can lead to any frame).
 _MARGINS = (0, 2, 16, 128)
-# AVFMT_TS_DISCONT of libavformat/avformat.h
-_TS_DISCONT = 0x0200
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +61,7 @@ class Scan:
 def scan_window(media: Media, window: Window, *, to_end: bool = False) -> Scan:
     """Collect the timestamps that sampling a window needs, without decoding.
 
-    From the last frame at or before the window's start, if there is one, to the window's end, or to
+    From a key frame at or before the window's start, if there is one, to the window's end, or to
     the end of the stream. Costs 8 bytes and a few microseconds per frame.
     """
     stream = media.video
@@ -78,7 +76,7 @@ def scan_window(media: Media, window: Window, *, to_end: bool = False) -> Scan:
             found = _packet_scan(media, from_tick=from_tick, end=end)
             if found is None:
                 break
-            if len(found.timeline) > 0 and found.timeline.ticks[0] <= start:
+            if any(pts <= start - offset for pts, _ in found.keys):
                 return found
     found = _packet_scan(media, from_tick=None, end=end)
     return _decoded_scan(media) if found is None else found
@@ -158,7 +156,7 @@ def _ffmpeg_zero(media: Media) -> int:
     """Tick at which the clock of ffmpeg 5.1 starts, where that is not the container's start."""
     stream, offset = media.video, media.offset(media.video)
     container = media.container
-    if container.format.flags & _TS_DISCONT:
+    if media.jumps:
         # Timestamps may jump: it counts from the first of the streams that it uses. AVVP wrote
         # pictures only, so the video.
         return offset + (stream.start_time or 0)
@@ -178,7 +176,9 @@ def decode(packet: Packet[Any], report: DecodeReport) -> list[VideoFrame]:
     """Decode a packet; one that the decoder refuses is counted and gives nothing."""
     try:
         frames: list[VideoFrame] = packet.decode()
-    except (av.error.InvalidDataError, av.error.EOFError):
+    except av.error.MemoryError:
+        raise
+    except av.error.FFmpegError:  # decoders fail on damage with all sorts of codes
         report.corrupt_frames += 1
         return []
     report.corrupt_frames += sum(frame.is_corrupt for frame in frames)
