@@ -1,0 +1,66 @@
+"""Fixtures that every part of the tests may use."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import Cli, Corpus, write_llp
+
+from avfeat.testing.clips import AudioTrack, make_clip
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of shared media and annotations next to the repository."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder ../shared next to the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ffmpeg51() -> str:
+    """The ffmpeg command, if it is of the release that made the published features' frames."""
+    binary = shutil.which("ffmpeg")
+    if binary is None:
+        pytest.skip("no ffmpeg command")
+    banner = subprocess.run([binary, "-version"], capture_output=True, text=True, check=True).stdout
+    if re.match(r"ffmpeg version 5\.1\.", banner) is None:
+        pytest.skip(f"ffmpeg is not 5.1.x: {banner.splitlines()[0]}")
+    return binary
+
+
+@pytest.fixture
+def avfeat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
+    """The avfeat command, in an empty working folder and with an empty cache."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AVFEAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AVFEAT_DATA", raising=False)
+    return Cli()
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Ten clips of 10 s, 5 train, 2 val, 3 test, one of them (the last of train) without media."""
+    folder = tmp_path_factory.mktemp("corpus")
+    media, annotations = folder / "media", folder / "annotations"
+    media.mkdir()
+    annotations.mkdir()
+    ids = [f"{'-_'[number % 2]}clipNumb{number:02d}"[:11] for number in range(10)]
+    for number, media_id in enumerate(ids):
+        if number != 4:
+            tones = [(0.0, 10.0, 200.0 + 100 * number, 0.3)]
+            make_clip(
+                media / f"{media_id}.mp4",
+                fps=12,
+                size=(128, 96),
+                audio=AudioTrack(tones, rate=16000),
+                b_frames=2,
+            )
+    names = [f"{media_id}_{10 * n}_{10 * n + 10}" for n, media_id in enumerate(ids)]
+    write_llp(annotations, train=names[:5], val=names[5:7], test=names[7:])
+    return Corpus(media, annotations, tuple(names))
