@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -14,6 +15,20 @@ from torch import Tensor, nn
 from avfeat.errors import WeightsError
 from avfeat.extract.weights.registry import WeightsEntry
 
+# What torch's reader raises on bytes that are no torch file, besides its own errors: it trusts the
+# opcodes it meets.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 _NAMED = 3  # differing keys that a message names; the first few tell which model it is
 
 
@@ -27,12 +42,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except _UNREADABLE as error:
         raise WeightsError(
-            f"{path} holds more than tensors and was not loaded: {_first_line(error)}"
+            f"{path} is no file of plain tensors and was not loaded (code in a weights file is "
+            f"never run): {_reason(error)}"
         ) from error
-    except (EOFError, RuntimeError, ValueError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read as weights: {_first_line(error)}") from error
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} is no state dict: it holds {type(state).__name__}")
     return dict(state)
@@ -83,5 +97,8 @@ def _refuse_other_architecture(path: Path, name: str, **differences: list[str]) 
         )
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def _reason(error: BaseException) -> str:
+    # torch wraps the cause in advice on how to run the code anyway, which is not passed on.
+    lines = str(error).rpartition("WeightsUnpickler error: ")[2].splitlines()
+    causes = [line for line in lines if line and not line.startswith("Weights only load failed")]
+    return causes[0] if causes else type(error).__name__
