@@ -70,22 +70,15 @@ def load_state(net: nn.Module, path: Path, entry: WeightsEntry) -> None:
     }
     own = net.state_dict()
     absent = own.keys() - state.keys()
-    _refuse_other_architecture(
-        path,
-        entry.name,
-        missing=[k for k in own if k in absent and not k.endswith(".num_batches_tracked")],
-        unexpected=[k for k in state if k not in own],
-        shapes=[
+    differences = {
+        "missing": [k for k in own if k in absent and not k.endswith(".num_batches_tracked")],
+        "unexpected": [k for k in state if k not in own],
+        "of another shape": [
             f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
             for k in own
             if k in state and state[k].shape != own[k].shape
         ],
-    )
-    # A bare dict: `_metadata` of old files would make torch ask for num_batches_tracked.
-    net.load_state_dict(state, strict=False)
-
-
-def _refuse_other_architecture(path: Path, name: str, **differences: list[str]) -> None:
+    }
     found = [
         f"{len(keys)} {what}: {', '.join(keys[:_NAMED])}{', …' if len(keys) > _NAMED else ''}"
         for what, keys in differences.items()
@@ -93,8 +86,9 @@ def _refuse_other_architecture(path: Path, name: str, **differences: list[str]) 
     ]
     if found:
         raise WeightsError(
-            f"{path} does not fit {name}: it is of another architecture. {'; '.join(found)}"
+            f"{path} does not fit {entry.name}: it is of another architecture. {'; '.join(found)}"
         )
+    net.load_state_dict(state, strict=False)  # the comparison above is the strict one
 
 
 def _reason(error: BaseException) -> str:

@@ -213,7 +213,7 @@ def test_another_architecture_is_named_key_by_key(
     assert str(caught.value).endswith(
         "does not fit tiny.v1: it is of another architecture. 1 missing: 1.running_var; "
         "1 unexpected: layer9.weight; "
-        "1 shapes: 0.weight [4, 3, 5, 5] instead of [4, 3, 3, 3]"
+        "1 of another shape: 0.weight [4, 3, 5, 5] instead of [4, 3, 3, 3]"
     )
 
 
