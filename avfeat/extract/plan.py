@@ -242,9 +242,13 @@ def select_clips(manifest: ClipManifest, settings: Settings) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def fill_tasks(tasks: Sequence[StoreTask], manifest: ClipManifest, settings: Settings) -> Plan:
+def fill_tasks(
+    tasks: Sequence[StoreTask],
+    manifest: ClipManifest,
+    settings: Settings,
+    selected: frozenset[str],
+) -> Plan:
     """Decide for every clip of every store what is to be done; the writers are prepared or open."""
-    selected = select_clips(manifest, settings)
     for task in tasks:
         for index, (clip, outcome) in enumerate(
             zip(task.writer.clips, task.writer.outcomes, strict=True)

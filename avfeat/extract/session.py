@@ -18,7 +18,15 @@ from avfeat.extract.backbones import BackboneSpec
 from avfeat.extract.batch import Forward
 from avfeat.extract.engine import Listener, RunReport, run
 from avfeat.extract.media import SAMPLING_RULES
-from avfeat.extract.plan import Plan, Settings, StoreTask, count_rows, fill_tasks, make_tasks
+from avfeat.extract.plan import (
+    Plan,
+    Settings,
+    StoreTask,
+    count_rows,
+    fill_tasks,
+    make_tasks,
+    select_clips,
+)
 from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import ClipManifest, Outcome
@@ -90,6 +98,7 @@ def plan_only(
     plan, needed
         The plan, and for each backbone what its weights are and whether they are at hand.
     """
+    selected = select_clips(manifest, settings)
     infos, needed = [], []
     for spec in specs:
         info, record = _peek_weights(spec, weights)
@@ -98,7 +107,7 @@ def plan_only(
     tasks = make_tasks(manifest, specs, infos, settings)
     for task, record in zip(tasks, needed, strict=True):
         task.writer.prepare(ignore_weights=not record["at_hand"])
-    return fill_tasks(tasks, manifest, settings), needed
+    return fill_tasks(tasks, manifest, settings, selected), needed
 
 
 def _peek_weights(spec: BackboneSpec, weights: str) -> tuple[WeightsInfo, dict[str, Any]]:
@@ -133,13 +142,14 @@ def open_plan(
     StoreError
         If a store is busy, of another recipe, or no store.
     """
+    selected = select_clips(manifest, settings)
     infos: list[WeightsInfo] = [backbones.resolve_weights(spec.name, weights) for spec in specs]
     with ExitStack() as stack:
         tasks = make_tasks(manifest, specs, infos, settings)
         for task in tasks:
             task.writer.open()
             stack.callback(task.writer.close)
-        yield fill_tasks(tasks, manifest, settings)
+        yield fill_tasks(tasks, manifest, settings, selected)
 
 
 def load_models(plan: Plan, *, weights: str) -> dict[str, Forward]:
@@ -178,6 +188,8 @@ def execute(
 
 def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.datetime) -> None:
     """Write runs/<time>.json: all that depends on when and where; no reader needs it."""
+    import torch
+
     name = f"{RUNS}/{began:%Y%m%dT%H%M%S}-{os.getpid()}.json"
     record = {
         "began": began.isoformat(timespec="seconds"),
@@ -187,6 +199,7 @@ def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.dat
         "stage_seconds": {key: round(value, 3) for key, value in report.seconds.items()},
         "forward_seconds": round(report.forward.get(task.spec.name, 0.0), 3),
         "clips_decoded": report.clips,
+        "threads": torch.get_num_threads(),
         "rows_written": report.rows.get(task.spec.name, 0),
         "interrupted": report.interrupted,
         "crashes": report.crashes,

@@ -65,8 +65,8 @@ def load_state(files: Files, *, check_clips: bool = True) -> StoreState:
     files
         The store.
     check_clips
-        Refuse a clips.parquet that is not the one manifest.json was written with. (A run killed
-        between writing the two leaves such a pair; the next run mends it.)
+        Refuse a clips.parquet that is not the one manifest.json was written with. (Not while the
+        manifest is not at rest: a run may have been killed between writing the two.)
 
     Raises
     ------
@@ -85,10 +85,10 @@ def load_state(files: Files, *, check_clips: bool = True) -> StoreState:
             "it is rebuilt from annotations and ledger"
         )
     clips, outcomes, digest = table
-    if check_clips and digest != manifest.files.get(CLIPS):
+    if check_clips and manifest.at_rest and digest != manifest.files.get(CLIPS):
         raise IntegrityError(
-            f"{files}/{CLIPS} is not the file that {MANIFEST} was written with: it was changed, or "
-            "a run was killed while writing it; run the same extract command again"
+            f"{files}/{CLIPS} was changed: it is not the file that {MANIFEST} was written with; "
+            "run the same extract command again: it is rebuilt from annotations and ledger"
         )
     ledger = read_ledger(files)
     return StoreState(manifest, clips, overlay(files, manifest, clips, outcomes, ledger), ledger)
@@ -100,7 +100,7 @@ def read_clips(files: Files) -> tuple[tuple[Clip, ...], tuple[Outcome, ...], str
         return None
     data = files.read(CLIPS)
     try:
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
     except (pa.ArrowException, OSError):
         return None
     if table.schema != SCHEMA:

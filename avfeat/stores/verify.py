@@ -63,7 +63,9 @@ def verify(url: str) -> VerifyReport:
     if manifest is None:
         raise StoreNotFoundError(f"there is no store at {url}")
     for name, expected in manifest.files.items():
-        _check_file(report, files, name, expected, where="")
+        # While a run writes, clips.parquet may be ahead; its pages have checksums of their own.
+        if manifest.at_rest or name != CLIPS:
+            _check_file(report, files, name, expected, where="")
     table = read_clips(files)
     if table is None:
         report.problems.append(f"{CLIPS} cannot be read, so rows cannot be told by clip")

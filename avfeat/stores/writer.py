@@ -338,12 +338,12 @@ class StoreWriter:
             stored = peek(self.files)
             if stored is not None:
                 busy = stored.model_copy(update={"at_rest": False})
-                self._write_if_changed(MANIFEST, busy.to_bytes())
+                self.files.write(MANIFEST, busy.to_bytes())
             self._at_rest = False
 
     def _clips_file(self) -> bytes:
         buffer = io.BytesIO()
-        pq.write_table(to_table(self.clips, self.outcomes), buffer)
+        pq.write_table(to_table(self.clips, self.outcomes), buffer, write_page_checksum=True)
         return buffer.getvalue()
 
     def _write_manifest(self, clips: bytes, *, at_rest: bool) -> None:
@@ -372,8 +372,12 @@ class StoreWriter:
         self._write_if_changed(MANIFEST, manifest.to_bytes())
 
     def _write_if_changed(self, name: str, data: bytes) -> None:
-        if not self.files.exists(name) or self.files.read(name) != data:
-            self.files.write(name, data)
+        """Write a file unless it has these bytes already; first say that the store changes."""
+        if self.files.exists(name) and self.files.read(name) == data:
+            return
+        if name != MANIFEST:
+            self._leave_rest()
+        self.files.write(name, data)
 
 
 def _merge(files: Files, state: StoreState, current: Sequence[Clip]) -> tuple[Clip, ...]:
