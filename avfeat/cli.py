@@ -189,7 +189,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     from avfeat import datasets, render
     from avfeat.extract import backbones, session
     from avfeat.interrupt import stoppable
-    from avfeat.progress import ClipProgress
+    from avfeat.progress import ClipProgress, DownloadProgress
 
     talk = _talk(quiet=options["quiet"])
     specs = backbones.select(",".join(options["backbone"]))
@@ -212,7 +212,10 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
         else:
             render.plan(_results(), summary)
         return
-    with session.open_plan(manifest, specs, settings, weights=weights) as plan:
+    fetching = DownloadProgress(talk)
+    with session.open_plan(
+        manifest, specs, settings, weights=weights, downloading=fetching
+    ) as plan:
         total = plan.clips_to_decode
         talk.print(
             f"{total} clips to extract of {len(plan.selected)} selected, "
@@ -224,7 +227,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
             progress.shown(),
             stoppable(lambda text: talk.print(text, style="yellow", markup=False)) as stop,
         ):
-            report = session.execute(plan, weights=weights, listener=progress, stop=stop)
+            report = session.execute(plan, listener=progress, stop=stop)
         failed = session.failures(plan)
         result = _run_summary(plan, report, failed)
     if options["as_json"]:

@@ -11,6 +11,7 @@ in ``avfeat.toml`` in the working folder::
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,18 @@ from avfeat.errors import UsageError
 
 FILE = "avfeat.toml"
 ENVIRONMENT = "AVFEAT"
+
+
+def cache_folder() -> Path:
+    """Return the folder for fetched files, which need not exist yet.
+
+    ``$AVFEAT_CACHE``, else ``$XDG_CACHE_HOME/avfeat``, else ``~/.cache/avfeat``.
+    """
+    if explicit := os.environ.get("AVFEAT_CACHE"):
+        return Path(explicit)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "avfeat"
+    return Path.home() / ".cache" / "avfeat"
 
 
 def load(known: dict[str, set[str]], folder: Path | None = None) -> dict[str, dict[str, Any]]:

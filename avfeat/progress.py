@@ -93,3 +93,24 @@ class ClipProgress:
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(text, style=style, markup=False, highlight=False)
+
+
+class DownloadProgress:
+    """Says every few seconds how far the download of a backbone's weights is."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: dict[str, float] = {}
+
+    def __call__(self, backbone: str, done: int, total: int | None) -> None:
+        """Take note of `done` of `total` bytes."""
+        now = time.monotonic()
+        if backbone in self._last and now - self._last[backbone] < _PLAIN_SECONDS and done != total:
+            return
+        self._last[backbone] = now
+        whole = f" of {total / 2**20:.0f}" if total else ""
+        self._console.print(
+            f"fetching the weights of {backbone}: {done / 2**20:.0f}{whole} MiB",
+            markup=False,
+            highlight=False,
+        )

@@ -13,11 +13,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from avfeat import download
+from avfeat import config, download
 from avfeat.datasets.base import Dataset, register
 from avfeat.datasets.mediafiles import by_stem
 from avfeat.errors import AnnotationError, DownloadError
-from avfeat.extract.weights import cache
 from avfeat.manifests.clips import Clip, ClipManifest, Event
 from avfeat.stores.files import sha256
 
@@ -100,7 +99,7 @@ class Llp(Dataset):
 
 def _fetch() -> Path:
     """Fetch the official files once into the cache."""
-    folder = cache.folder() / "annotations" / "llp"
+    folder = config.cache_folder() / "annotations" / "llp"
     for name, expected in OFFICIAL_SHA256.items():
         try:
             download.fetch([_URL + name], folder / name, sha256=expected)

@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +113,9 @@ def plan_only(
 
 def _peek_weights(spec: BackboneSpec, weights: str) -> tuple[WeightsInfo, dict[str, Any]]:
     """Say what weights a run would use, and whether they are in the cache; fetches nothing."""
-    if weights.partition(":")[0] == "random" or not spec.weights:
-        info = backbones.resolve_weights(spec.name, weights)
-        return info, {"backbone": spec.name, "weights": weights, "at_hand": True}
-    tag = spec.weights[0] if weights == "published" else weights
-    entry = backbones.get(spec.name).weights_entry(tag)
+    entry = backbones.find_entry(spec.name, weights)
+    if isinstance(entry, WeightsInfo):
+        return entry, {"backbone": spec.name, "weights": weights, "at_hand": True}
     found = cache.find(entry)
     record = {
         "backbone": spec.name,
@@ -126,14 +125,24 @@ def _peek_weights(spec: BackboneSpec, weights: str) -> tuple[WeightsInfo, dict[s
         "path": str(cache.path_of(entry.sources[0])),
         "size_mib": entry.sources[0].size_mib,
     }
-    return found or WeightsInfo(source="published", tag=tag), record
+    return found or WeightsInfo(source="published", tag=entry.tag), record
 
 
 @contextmanager
 def open_plan(
-    manifest: ClipManifest, specs: Sequence[BackboneSpec], settings: Settings, *, weights: str
+    manifest: ClipManifest,
+    specs: Sequence[BackboneSpec],
+    settings: Settings,
+    *,
+    weights: str,
+    downloading: Callable[[str, int, int | None], None] = lambda name, done, total: None,
 ) -> Iterator[Plan]:
     """Make sure of the weights, lock the stores, and plan; the stores are unlocked at the end.
+
+    Parameters
+    ----------
+    downloading
+        Told the backbone, bytes so far and bytes in all while weights are fetched.
 
     Raises
     ------
@@ -143,7 +152,10 @@ def open_plan(
         If a store is busy, of another recipe, or no store.
     """
     selected = select_clips(manifest, settings)
-    infos: list[WeightsInfo] = [backbones.resolve_weights(spec.name, weights) for spec in specs]
+    infos = [
+        backbones.resolve_weights(spec.name, weights, progress=partial(downloading, spec.name))
+        for spec in specs
+    ]
     with ExitStack() as stack:
         tasks = make_tasks(manifest, specs, infos, settings)
         for task in tasks:
@@ -152,7 +164,7 @@ def open_plan(
         yield fill_tasks(tasks, manifest, settings, selected)
 
 
-def load_models(plan: Plan, *, weights: str) -> dict[str, Forward]:
+def load_models(plan: Plan) -> dict[str, Forward]:
     """Load the networks of the stores that have clips to decode."""
     import torch
 
@@ -160,7 +172,7 @@ def load_models(plan: Plan, *, weights: str) -> dict[str, Forward]:
     return {
         task.spec.name: backbones.load(
             task.spec.name,
-            weights=weights,
+            weights=task.weights,
             device=device,
             precision=plan.settings.precision,  # type: ignore[arg-type]
         )
@@ -172,13 +184,12 @@ def load_models(plan: Plan, *, weights: str) -> dict[str, Forward]:
 def execute(
     plan: Plan,
     *,
-    weights: str,
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunReport:
     """Run a plan whose stores are open, and leave a log of the run in each store."""
     began = datetime.datetime.now(datetime.UTC)
-    models = load_models(plan, weights=weights)
+    models = load_models(plan)
     report = run(plan, models, listener=listener, stop=stop)
     if report.rows:
         for task in plan.tasks:

@@ -44,10 +44,11 @@ def unseal(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         document = json.loads(data)
-    except ValueError as error:
+        sealed = seal(document) if isinstance(document, dict) else None
+    except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{name} is damaged: not JSON ({error})") from error
-    if not isinstance(document, dict):
+    if sealed is None:
         raise IntegrityError(f"{name} is damaged: not a JSON object")
-    if seal(document) != data:
+    if sealed != data:
         raise IntegrityError(f"{name} is damaged: its content does not match its digest")
     return document

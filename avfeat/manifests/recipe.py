@@ -7,13 +7,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from avfeat.manifests.jsonfile import digest
+from avfeat.manifests.jsonfile import canonical, digest
 
 #: Libraries whose version can change a number, by modality.
 _LIBRARIES = {
     "visual": ("av", "numpy", "pillow", "torch", "torchvision", "timm"),
     "audio": ("av", "numpy", "soxr", "torch"),
 }
+
+#: Stands for the value of a field that only one of two recipes has.
+_ABSENT = "(absent)"
 
 
 class Recipe(BaseModel):
@@ -74,7 +77,10 @@ def _differences(prefix: str, stored: Any, asked: Any) -> list[tuple[str, Any, A
             difference
             for key in sorted(stored.keys() | asked.keys())
             for difference in _differences(
-                f"{prefix}.{key}" if prefix else key, stored.get(key), asked.get(key)
+                f"{prefix}.{key}" if prefix else key,
+                stored.get(key, _ABSENT),
+                asked.get(key, _ABSENT),
             )
         ]
-    return [] if stored == asked else [(prefix, stored, asked)]
+    # By their JSON, as the fingerprint has them: 8 and 8.0 are equal and yet two fingerprints.
+    return [] if canonical(stored) == canonical(asked) else [(prefix, stored, asked)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from avfeat.errors import WriteError
+from avfeat.errors import StoreError, WriteError
 
 _SCRATCH = "runs/tmp"
 
@@ -27,11 +27,19 @@ class Files:
     ----------
     root
         A path or an fsspec URL.
+
+    Raises
+    ------
+    StoreError
+        If no file system is known for the URL, or the package for it is not installed.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.url = str(root)
-        filesystem, path = fsspec.core.url_to_fs(self.url)
+        try:
+            filesystem, path = fsspec.core.url_to_fs(self.url)
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"cannot open {self.url}: {error}") from error
         self._fs: Any = filesystem
         self._root = str(path).rstrip("/")
         self.local = Path(self._root) if "file" in _protocols(filesystem) else None
@@ -101,12 +109,13 @@ class Files:
         if self.exists(name):
             self._fs.rm(self.path(name), recursive=True)
 
-    def list(self, folder: str = "") -> list[str]:
-        """All files below `folder`, at any depth, sorted, relative to the root."""
+    def list(self, folder: str = "", *, depth: int | None = None) -> list[str]:
+        """All files below `folder`, at any or at most `depth`, sorted, relative to the root."""
         if not self.is_dir(folder):
             return []
         start = len(self._root) + 1
-        return sorted(str(path)[start:] for path in self._fs.find(self.path(folder)))
+        found = self._fs.find(self.path(folder), maxdepth=depth)
+        return sorted(str(path)[start:] for path in found)
 
     def clear_scratch(self) -> None:
         """Delete what killed writers left behind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,6 +73,11 @@ def ledger_name(unit: int) -> str:
     return f"{FOLDER}/{unit:06d}.json"
 
 
+def is_entry(name: str) -> bool:
+    """Whether a file of the ledger folder is named as entries are."""
+    return re.fullmatch(rf"{FOLDER}/\d{{6,}}\.json", name) is not None
+
+
 def read_ledger(files: Files) -> dict[int, LedgerEntry]:
     """Read every ledger entry of a store.
 
@@ -82,6 +88,8 @@ def read_ledger(files: Files) -> dict[int, LedgerEntry]:
     """
     entries = {}
     for name in files.list(FOLDER):
+        if not is_entry(name):  # what a file browser left there
+            continue
         entry = LedgerEntry.from_bytes(files.read(name), f"{files}/{name}")
         if entry.name != name:
             raise IntegrityError(f"{files}/{name} is damaged: it is the entry of unit {entry.unit}")

@@ -49,6 +49,10 @@ class FeatureStore(Mapping[str, np.ndarray]):
         self._index = {clip.id: index for index, clip in enumerate(state.clips)}
         self._rows = StoredRows(files)
 
+    # As a mapping it would compare every row; a store is itself, and can be a key.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"<FeatureStore {self.url}: {len(self)} clips with rows of {self.dim} features>"
 

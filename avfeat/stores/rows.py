@@ -43,9 +43,9 @@ class StoredRows:
         return values
 
     def _read(self, name: str, index: int, rows: int, clip_id: str) -> np.ndarray:
-        if self._group is None:
-            self._group = zarr.open_group(self._url, mode="r")
         try:
+            if self._group is None:
+                self._group = zarr.open_group(self._url, mode="r")
             return np.asarray(self._group[name][index, :rows])
-        except (ValueError, RuntimeError) as error:
+        except Exception as error:
             raise IntegrityError(f"{self._url}: clip {clip_id}: {name}: {error}") from error

@@ -42,12 +42,17 @@ def peek(files: Files) -> StoreManifest | None:
     StoreError
         If the folder holds something else, or is a file.
     IntegrityError
-        If manifest.json is damaged.
+        If manifest.json is damaged, or gone from a store.
     """
     if files.exists(MANIFEST):
         return StoreManifest.from_bytes(files.read(MANIFEST), f"{files}/{MANIFEST}")
     if files.exists() and not files.is_dir():
         raise StoreError(f"{files} is a file, not a store; choose another folder with --out")
+    if files.exists(CLIPS):
+        raise IntegrityError(
+            f"{files}/{MANIFEST} is gone, and with it how the rows were made; restore it, or "
+            "choose another folder with --out"
+        )
     other = [name for name in files.list() if not name.startswith(f"{RUNS}/")]
     if other:
         raise StoreError(

@@ -7,7 +7,7 @@ from typing import Any
 from avfeat.errors import StoreNotFoundError
 from avfeat.manifests.clips import count_statuses
 from avfeat.stores.files import Files
-from avfeat.stores.state import MANIFEST, load_state
+from avfeat.stores.state import CLIPS, MANIFEST, load_state
 
 
 def find_stores(url: str) -> list[str]:
@@ -19,13 +19,12 @@ def find_stores(url: str) -> list[str]:
         If there is none.
     """
     files = Files(url)
-    if files.exists(MANIFEST):
+    # A store whose manifest.json is gone is one still, and not to be passed over.
+    marks = (MANIFEST, CLIPS)
+    if any(files.exists(mark) for mark in marks):
         return [url]
-    found = [
-        f"{url.rstrip('/')}/{name.removesuffix(f'/{MANIFEST}')}"
-        for name in files.list()
-        if name.endswith(f"/{MANIFEST}") and name.count("/") <= 2
-    ]
+    folders = {name.rpartition("/")[::2] for name in files.list(depth=3)}
+    found = sorted({f"{url.rstrip('/')}/{folder}" for folder, name in folders if name in marks})
     if not found:
         raise StoreNotFoundError(f"there is no feature store at {url}; `avfeat extract` makes one")
     return found

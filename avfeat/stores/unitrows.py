@@ -35,6 +35,9 @@ class UnitRows:
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed by __exit__
             max_size=_IN_MEMORY_BYTES, dir=None if scratch is None else str(scratch)
         )
+        if layout.unit_clips * layout.rows * self._record.itemsize > _IN_MEMORY_BYTES:
+            # At once: a first clip at the end of the unit would fill memory up to its place.
+            self._file.rollover()
 
     def __enter__(self) -> UnitRows:
         return self

@@ -11,7 +11,7 @@ from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
 from avfeat.manifests.store import StoreManifest
 from avfeat.stores.arrays import GROUP
 from avfeat.stores.files import Files, sha256
-from avfeat.stores.ledger import FOLDER, LedgerEntry, has_journal, ledger_name
+from avfeat.stores.ledger import FOLDER, LedgerEntry, has_journal, is_entry, ledger_name
 from avfeat.stores.rows import StoredRows
 from avfeat.stores.state import CLIPS, MANIFEST, RUNS, peek, read_clips
 
@@ -62,17 +62,21 @@ def verify(url: str) -> VerifyReport:
         return report
     if manifest is None:
         raise StoreNotFoundError(f"there is no store at {url}")
-    for name, expected in manifest.files.items():
-        # While a run writes, clips.parquet may be ahead; its pages have checksums of their own.
-        if manifest.at_rest or name != CLIPS:
-            _check_file(report, files, name, expected, where="")
+    # While a run writes, clips.parquet may be ahead; its pages have checksums of their own.
+    sound = {
+        name: _check_file(report, files, name, expected, where="")
+        for name, expected in manifest.files.items()
+        if manifest.at_rest or name != CLIPS
+    }
     table = read_clips(files)
-    if table is None:
+    if table is None or len(table[0]) < manifest.layout.clips:
         report.problems.append(f"{CLIPS} cannot be read, so rows cannot be told by clip")
         return report
     clips, outcomes = table[0], list(table[1])
     ledger = _check_ledger(report, files, manifest, clips)
-    rows = StoredRows(files)
+    # Damaged metadata would be found again in every row; the shards' digests speak for the rows.
+    arrays_sound = all(right for name, right in sound.items() if name.startswith(f"{GROUP}/"))
+    rows = StoredRows(files) if arrays_sound else None
     for unit, entry in ledger.items():
         indices = manifest.layout.unit_range(unit)[: len(entry.clips)]
         for index, (_, outcome) in zip(indices, entry.clips, strict=True):
@@ -113,10 +117,10 @@ def _check_ledger(
                 report.problems.append(f"{where} is gone")
             continue
         report.files += 1
-        data = files.read(name)
         try:
+            data = files.read(name)
             entry = LedgerEntry.from_bytes(data, name)
-        except IntegrityError as error:
+        except (IntegrityError, OSError) as error:
             report.problems.append(f"{where}: {error}")
             continue
         if entry.unit != unit or [clip_id for clip_id, _ in entry.clips] != ids[: len(entry.clips)]:
@@ -127,11 +131,15 @@ def _check_ledger(
             report.problems.append(f"{where} is not the entry that {MANIFEST} lists")
         else:
             ledger[unit] = entry
+    beyond = present - {ledger_name(unit) for unit in range(manifest.layout.units)}
+    report.problems += [
+        f"{name} is the entry of no unit of the store" for name in sorted(filter(is_entry, beyond))
+    ]
     return ledger
 
 
 def _check_unit(
-    report: VerifyReport, files: Files, entry: LedgerEntry, indices: range, rows: StoredRows
+    report: VerifyReport, files: Files, entry: LedgerEntry, indices: range, rows: StoredRows | None
 ) -> None:
     """Check a unit's shards, then read every row back so that each inner checksum is tested."""
     with_rows = [clip_id for clip_id, outcome in entry.clips if outcome.status in WITH_ROWS]
@@ -139,7 +147,7 @@ def _check_unit(
     for name, expected in entry.files.items():
         _check_file(report, files, name, expected, where)
     for index, (clip_id, outcome) in zip(indices, entry.clips, strict=True):
-        if outcome.status not in WITH_ROWS:
+        if rows is None or outcome.status not in WITH_ROWS:
             continue
         try:
             features = rows.features(index, outcome.rows, clip_id=clip_id)
@@ -178,11 +186,11 @@ def _note_unfinished(
     known = {MANIFEST, *manifest.files}
     for entry in ledger.values():
         known.update(entry.files)
+    shards = tuple(f"{GROUP}/{array}/c/" for array in ("features", "time", "length"))
     for name in files.list():
-        if name in known or name.startswith((f"{RUNS}/", "journal/", f"{FOLDER}/")):
+        if name in known or name.startswith((f"{RUNS}/", "journal/")) or is_entry(name):
             continue
-        report.notes.append(
-            f"{name} belongs to no committed unit; the next run removes it"
-            if name.startswith(f"{GROUP}/")
-            else f"{name} is not part of the store"
-        )
+        if name.startswith(shards):
+            report.notes.append(f"{name} belongs to no committed unit; the next run removes it")
+        elif manifest.at_rest or not name.startswith(f"{GROUP}/"):
+            report.notes.append(f"{name} is not part of the store")

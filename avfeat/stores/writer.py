@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -262,13 +262,26 @@ class StoreWriter:
                 "weights": self.recipe.weights["source"],
             },
         )
-        if not self.files.exists(MANIFEST):
-            # First of all files, so that a folder half made is known as a store.
-            self._write_manifest(self._clips_file(), at_rest=False)
-        for name, data in self._metadata.items():
-            self._write_if_changed(name, data)
-        if not self.files.exists(CLIPS):
-            self.files.write(CLIPS, self._clips_file())
+        clips = self._clips_file()
+        wanted = dict(self._metadata)
+        table = read_clips(self.files)
+        if table is None or len(table[0]) != len(self.clips):
+            wanted[CLIPS] = clips
+        stale = {name: data for name, data in wanted.items() if not self._holds(name, data)}
+        stored = peek(self.files)
+        if stored is not None and not stale and stored.layout == self.layout:
+            return
+        # The manifest comes first, so that a folder half made is known as a store, and last, so
+        # that units may be committed in the layout it names. In between it vouches for no file
+        # that is about to change.
+        if stored is None:
+            self._write_manifest(clips, at_rest=False, unwritten=stale.keys())
+        else:
+            self._leave_rest(unwritten=stale.keys())
+        for name, data in stale.items():
+            self.files.write(name, data)
+        self._write_manifest(clips, at_rest=False)
+        self._at_rest = False
 
     def unit_rows(self, unit: int) -> UnitRows:
         """Start collecting rows of `unit`; rows it already holds are there from the start.
@@ -332,12 +345,13 @@ class StoreWriter:
         self._write_manifest(clips, at_rest=True)
         self._at_rest = True
 
-    def _leave_rest(self) -> None:
-        """Say in manifest.json that the ledger is about to run ahead of it."""
+    def _leave_rest(self, *, unwritten: Collection[str] = ()) -> None:
+        """Say in manifest.json that the ledger, or the `unwritten` files, will differ from it."""
         if self._at_rest:
             stored = peek(self.files)
             if stored is not None:
-                busy = stored.model_copy(update={"at_rest": False})
+                kept = {name: sha for name, sha in stored.files.items() if name not in unwritten}
+                busy = stored.model_copy(update={"at_rest": False, "files": kept})
                 self.files.write(MANIFEST, busy.to_bytes())
             self._at_rest = False
 
@@ -346,7 +360,11 @@ class StoreWriter:
         pq.write_table(to_table(self.clips, self.outcomes), buffer, write_page_checksum=True)
         return buffer.getvalue()
 
-    def _write_manifest(self, clips: bytes, *, at_rest: bool) -> None:
+    def _write_manifest(
+        self, clips: bytes, *, at_rest: bool, unwritten: Collection[str] = ()
+    ) -> None:
+        digests = {CLIPS: sha256(clips)}
+        digests |= {name: sha256(data) for name, data in self._metadata.items()}
         counts = count_statuses(self.outcomes)
         manifest = StoreManifest(
             dataset={
@@ -362,8 +380,7 @@ class StoreWriter:
             counts=counts,
             complete="pending" not in counts,
             at_rest=at_rest,
-            files={CLIPS: sha256(clips)}
-            | {name: sha256(data) for name, data in self._metadata.items()},
+            files={name: sha for name, sha in digests.items() if name not in unwritten},
             ledger={
                 f"{unit:06d}": sha256(entry.to_bytes())
                 for unit, entry in sorted(self._ledger.items())
@@ -373,11 +390,14 @@ class StoreWriter:
 
     def _write_if_changed(self, name: str, data: bytes) -> None:
         """Write a file unless it has these bytes already; first say that the store changes."""
-        if self.files.exists(name) and self.files.read(name) == data:
+        if self._holds(name, data):
             return
         if name != MANIFEST:
             self._leave_rest()
         self.files.write(name, data)
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        return self.files.exists(name) and self.files.read(name) == data
 
 
 def _merge(files: Files, state: StoreState, current: Sequence[Clip]) -> tuple[Clip, ...]:

@@ -5,7 +5,7 @@ or a plugin package with an entry point in the group ``avfeat.backbones``; nothi
 """
 
 from avfeat.extract.backbones.base import Backbone
-from avfeat.extract.backbones.extractor import Extractor, load, resolve_weights
+from avfeat.extract.backbones.extractor import Extractor, find_entry, load, resolve_weights
 from avfeat.extract.backbones.registry import get, names, register, select, unregister
 from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, Geometry, VisualInput
 from avfeat.extract.weights.info import WeightsInfo
@@ -18,6 +18,7 @@ __all__ = [
     "Geometry",
     "VisualInput",
     "WeightsInfo",
+    "find_entry",
     "get",
     "load",
     "names",

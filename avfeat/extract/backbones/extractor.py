@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal
 
+from avfeat import download
 from avfeat.errors import UnknownNameError, UsageError, WeightsError
 from avfeat.extract.backbones.base import Backbone
 from avfeat.extract.backbones.registry import get
 from avfeat.extract.backbones.spec import BackboneSpec, VisualInput
 from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
+from avfeat.extract.weights.registry import WeightsEntry
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +109,7 @@ class Extractor:
 def load(
     name: str,
     *,
-    weights: str = "published",
+    weights: str | WeightsInfo = "published",
     device: torch.device,
     precision: Precision = "fp32",
 ) -> Extractor:
@@ -118,7 +120,8 @@ def load(
     name
         A registered backbone.
     weights
-        ``"published"`` (the default tag), ``"random"``, ``"random:<seed>"`` or a weights tag.
+        ``"published"`` (the default tag), ``"random"``, ``"random:<seed>"`` or a weights tag; or
+        what `resolve_weights` returned for one of these.
     device
         Where to run.
     precision
@@ -142,7 +145,7 @@ def load(
     if precision not in ("fp32", "bf16"):
         raise UsageError(f"unknown precision {precision!r}; known: fp32, bf16")
     backbone = get(name)
-    info = resolve_weights(name, weights)
+    info = weights if isinstance(weights, WeightsInfo) else resolve_weights(name, weights)
     # Constructors draw initial weights that are about to be overwritten; the fork keeps the
     # caller's global random state as it was.
     with torch.random.fork_rng(devices=[]):
@@ -155,11 +158,27 @@ def load(
     return Extractor(backbone, net, weights=info, device=device, precision=precision)
 
 
-def resolve_weights(name: str, weights: str = "published") -> WeightsInfo:
+def resolve_weights(
+    name: str, weights: str = "published", *, progress: download.Progress | None = None
+) -> WeightsInfo:
     """Make sure that the weights are there and intact, without building a network.
 
     Published weights are looked up in the cache, downloaded if absent and hashed either way.
-    Parameters and errors are those of `load`.
+    Parameters and errors are those of `load`; `progress` is told of a download.
+    """
+    found = find_entry(name, weights)
+    if isinstance(found, WeightsInfo):
+        return found
+    return cache.obtain(found, progress=progress)
+
+
+def find_entry(name: str, weights: str = "published") -> WeightsEntry | WeightsInfo:
+    """Say which weights are meant, without looking for their file.
+
+    Returns
+    -------
+    WeightsEntry or WeightsInfo
+        The registry's entry of published weights; random weights need no file and are done.
     """
     backbone = get(name)
     kind, colon, seed = weights.partition(":")
@@ -173,4 +192,4 @@ def resolve_weights(name: str, weights: str = "published") -> WeightsInfo:
     tag = tags[0] if weights == "published" else weights
     if tag not in tags:
         raise UnknownNameError(f"weights tag of {name}", tag, [*tags, "published", "random"])
-    return cache.obtain(backbone.weights_entry(tag))
+    return backbone.weights_entry(tag)

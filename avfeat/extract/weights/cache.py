@@ -1,36 +1,24 @@
-"""Weights on disk: find, download, import.
+"""Weights on disk: find, download.
 
 A file is hashed before every use, and a wrong one is refused by name, never loaded.
 
-The cache is ``$AVFEAT_CACHE``, else ``$XDG_CACHE_HOME/avfeat``, else ``~/.cache/avfeat``. A file
-lies under ``weights/<its hash or published prefix>/<its name>``: files of two models can share a
-name without one being taken for the other.
+A file lies under ``weights/<its hash or published prefix>/<its name>`` of the cache: files of two
+models can share a name without one being taken for the other.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
-from avfeat import download
-from avfeat.errors import DownloadError, WeightsError, WriteError
+from avfeat import config, download
+from avfeat.errors import DownloadError, WeightsError
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.extract.weights.registry import Source, WeightsEntry
 
 
-def folder() -> Path:
-    """Return the cache folder, which need not exist yet."""
-    if explicit := os.environ.get("AVFEAT_CACHE"):
-        return Path(explicit)
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "avfeat"
-    return Path.home() / ".cache" / "avfeat"
-
-
 def path_of(source: Source) -> Path:
     """Say where the cache keeps the file of a source."""
-    return folder() / "weights" / source.sha256 / source.file
+    return config.cache_folder() / "weights" / source.sha256 / source.file
 
 
 def find(entry: WeightsEntry) -> WeightsInfo | None:
@@ -89,39 +77,6 @@ def obtain(entry: WeightsEntry, *, progress: download.Progress | None = None) ->
                 "To try things out without real features, use `--weights random`.",
             ]
         )
-    )
-
-
-def import_file(entry: WeightsEntry, file: Path) -> WeightsInfo:
-    """Copy a file that was fetched by other means into the cache.
-
-    Which source of the entry it is follows from its hash; its name does not matter.
-
-    Raises
-    ------
-    WeightsError
-        The file does not exist, or is none of the published ones.
-    WriteError
-        The cache cannot be written.
-    """
-    if not file.is_file():
-        raise WeightsError(f"{file} is not a file")
-    found = download.sha256_file(file)
-    for source in entry.sources:
-        if found.startswith(source.sha256):
-            path = path_of(source)
-            part = path.with_name(path.name + ".import")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, part)
-                part.replace(path)
-            except OSError as error:
-                raise WriteError(f"cannot copy {file} to {path}: {error.strerror}") from error
-            return _info(entry, source, path, found)
-    expected = ", ".join(f"{source.file} ({source.sha256})" for source in entry.sources)
-    raise WeightsError(
-        f"{file} is none of the published files of {entry.name}: its SHA-256 is {found}, "
-        f"expected {expected}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Published weights: found, verified, refused, imported. The right ones or none."""
+"""Published weights: found, verified, refused. The right ones or none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 import torch
 import yaml
 
+from avfeat import config
 from avfeat.errors import WeightsError
 from avfeat.extract import backbones
-from avfeat.extract.weights import cache, registry
+from avfeat.extract.weights import registry
 from avfeat.extract.weights.random import calibrate, smooth_items
 from avfeat.extract.weights.registry import Source, WeightsEntry
 
@@ -233,34 +234,15 @@ def test_only_state_dicts_are_loaded(
         load_from(tiny, file_server, tmp_path, content)
 
 
-def test_import_knows_the_file_by_its_hash(
-    served: WeightsEntry, file_server: Any, weights_cache: Path, tmp_path: Path
-) -> None:
-    copy = tmp_path / "from a colleague.bin"
-    copy.write_bytes((tmp_path / "made.pth").read_bytes())
-    info = cache.import_file(served, copy)
-    assert info == backbones.resolve_weights("tiny")
-    assert file_server.requests == []
-
-    copy.write_bytes(b"something else")
-    with pytest.raises(
-        WeightsError, match=r"colleague\.bin is none of the published files of tiny"
-    ):
-        cache.import_file(served, copy)
-    with pytest.raises(WeightsError, match="is not a file"):
-        cache.import_file(served, tmp_path / "nowhere")
-    assert [p.name for p in weights_cache.rglob("*") if p.is_file()] == ["tiny.pth"]
-
-
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AVFEAT_CACHE", str(tmp_path / "a"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
-    assert cache.folder() == tmp_path / "a"
+    assert config.cache_folder() == tmp_path / "a"
     monkeypatch.delenv("AVFEAT_CACHE")
-    assert cache.folder() == tmp_path / "x" / "avfeat"
+    assert config.cache_folder() == tmp_path / "x" / "avfeat"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache" / "avfeat"
+    assert config.cache_folder() == tmp_path / ".cache" / "avfeat"
 
 
 def test_every_tag_has_an_entry_and_every_entry_a_tag() -> None:
