@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -71,10 +71,22 @@ def cli(ctx: click.Context) -> None:
       avfeat verify features
     """
     known = {
-        name: {parameter.name for parameter in command.params if parameter.name}
+        name: {
+            max(parameter.opts, key=len).lstrip("-").replace("-", "_"): config.Option(
+                str(parameter.name), parameter.multiple
+            )
+            for parameter in command.params
+            if isinstance(parameter, click.Option)
+        }
         for name, command in cli.commands.items()
     }
     ctx.default_map = config.load(known)
+
+
+def _json_option(command: str, words: str) -> Callable[[F], F]:
+    """Add --json to a command, as ``AVFEAT_<COMMAND>_JSON`` too."""
+    variable = f"{config.ENVIRONMENT}_{command.upper()}_JSON"
+    return click.option("--json", "as_json", is_flag=True, envvar=variable, help=words)
 
 
 def _verbosity(function: F) -> F:
@@ -94,7 +106,7 @@ def _talk(*, quiet: bool = False) -> Console:
     """Console for talk: stderr."""
     from rich.console import Console
 
-    return Console(stderr=True, quiet=quiet, highlight=False)
+    return Console(stderr=True, quiet=quiet, highlight=False, color_system=_colours())
 
 
 def _results() -> Console:
@@ -102,7 +114,12 @@ def _results() -> Console:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
-    return Console(highlight=False, width=width)
+    return Console(highlight=False, width=width, color_system=_colours())
+
+
+def _colours() -> Literal["auto"] | None:
+    """No styles at all where NO_COLOR is set; rich alone would still print bold and dim."""
+    return None if os.environ.get("NO_COLOR") else "auto"
 
 
 def _print_json(document: Any) -> None:
@@ -168,7 +185,7 @@ def _print_json(document: Any) -> None:
     help="Go on in a store made with other library versions (recorded).",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write and fetch nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout.")
+@_json_option("extract", "Results as JSON on stdout.")
 @_verbosity
 @click.pass_context
 def extract(ctx: click.Context, /, **options: Any) -> None:
@@ -317,12 +334,12 @@ def _run_summary(plan: Plan, report: Any, failed: list[Any]) -> dict[str, Any]:
 
 @cli.command()
 @click.argument("path")
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_json_option("inspect", "As JSON on stdout.")
 @_verbosity
 def inspect(path: str, as_json: bool, verbose: int, quiet: bool) -> None:
     """Say what a store holds and how it was made.
 
-    PATH is a store, or a folder of stores.
+    PATH is a store, or a folder of stores (--json is then a list).
 
     \b
     Examples:
@@ -332,9 +349,10 @@ def inspect(path: str, as_json: bool, verbose: int, quiet: bool) -> None:
     from avfeat import render
     from avfeat.stores.summary import find_stores, summarise
 
-    summaries = [summarise(store) for store in find_stores(path)]
+    stores = find_stores(path)
+    summaries = [summarise(store) for store in stores]
     if as_json:
-        _print_json(summaries[0] if len(summaries) == 1 else summaries)
+        _print_json(summaries[0] if stores == [path] else summaries)
         return
     for summary in summaries:
         render.store(_results(), summary)
@@ -342,13 +360,14 @@ def inspect(path: str, as_json: bool, verbose: int, quiet: bool) -> None:
 
 @cli.command()
 @click.argument("path")
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_json_option("verify", "As JSON on stdout.")
 @_verbosity
 @click.pass_context
 def verify(ctx: click.Context, path: str, as_json: bool, verbose: int, quiet: bool) -> None:
     """Check every byte of a store against the digests it was written with.
 
-    PATH is a store, or a folder of stores. Exit code 4 if anything is wrong.
+    PATH is a store, or a folder of stores (--json is then a list). Exit code 4 if anything is
+    wrong.
 
     \b
     Examples:
@@ -361,10 +380,11 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int, quiet: bo
     from avfeat.stores.summary import find_stores
     from avfeat.stores.verify import verify as verify_store
 
-    reports = [verify_store(store) for store in find_stores(path)]
+    stores = find_stores(path)
+    reports = [verify_store(store) for store in stores]
     if as_json:
         documents = [{**dataclasses.asdict(report), "ok": report.ok} for report in reports]
-        _print_json(documents[0] if len(documents) == 1 else documents)
+        _print_json(documents[0] if stores == [path] else documents)
     else:
         for report in reports:
             render.verified(_results(), report)
@@ -372,7 +392,7 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int, quiet: bo
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_json_option("backbones", "As JSON on stdout.")
 @_verbosity
 def backbones(as_json: bool, verbose: int, quiet: bool) -> None:
     """List the backbones: what goes in, what comes out, whose weights."""
@@ -387,7 +407,7 @@ def backbones(as_json: bool, verbose: int, quiet: bool) -> None:
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+@_json_option("datasets", "As JSON on stdout.")
 @_verbosity
 def datasets(as_json: bool, verbose: int, quiet: bool) -> None:
     """List the data sets."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from avfeat.errors import UsageError
 
@@ -34,20 +34,30 @@ def cache_folder() -> Path:
     return Path.home() / ".cache" / "avfeat"
 
 
-def load(known: dict[str, set[str]], folder: Path | None = None) -> dict[str, dict[str, Any]]:
+class Option(NamedTuple):
+    """What `load` knows of an option: its parameter, and whether it takes a list."""
+
+    parameter: str
+    many: bool
+
+
+def load(
+    known: dict[str, dict[str, Option]], folder: Path | None = None
+) -> dict[str, dict[str, Any]]:
     """Read avfeat.toml as click's default map.
 
     Parameters
     ----------
     known
-        Command name to its option names.
+        Command name to its options, by their names on the command line, ``_`` for ``-``.
     folder
         Where the file lies; None for the working folder.
 
     Raises
     ------
     UsageError
-        If the file is not TOML, or names a command or option that does not exist.
+        If the file is not TOML, or names a command or option that does not exist, or gives an
+        option what no option takes.
     """
     path = (folder or Path()) / FILE
     try:
@@ -55,7 +65,7 @@ def load(known: dict[str, set[str]], folder: Path | None = None) -> dict[str, di
             settings = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # not TOML, or not even UTF-8
         raise UsageError(f"cannot read {path}: {error}") from error
     result: dict[str, dict[str, Any]] = {}
     for command, options in settings.items():
@@ -71,5 +81,13 @@ def load(known: dict[str, set[str]], folder: Path | None = None) -> dict[str, di
                     f"{path}: unknown option {option!r} in [{command}]; "
                     f"known: {', '.join(sorted(known[command]))}"
                 )
-            result[command][name] = value
+            values = value if isinstance(value, list) else [value]
+            many = known[command][name].many
+            if not all(isinstance(v, str | int | float) for v in values) or (
+                isinstance(value, list) and not many
+            ):
+                raise UsageError(f"{path}: {option!r} in [{command}] cannot be {value!r}")
+            # As on the command line, where everything is text.
+            texts = [str(v) for v in values]
+            result[command][known[command][name].parameter] = texts if many else texts[0]
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -24,20 +25,34 @@ class Folder(Dataset):
 
     def load(self, *, annotations: Path | None, data: Path) -> ClipManifest:
         """See `Dataset.load`. There are no annotations; durations are read from the files."""
-        paths = [path for path in scan(data, recursive=True) if is_media(path)]
-        stems = Counter(path.with_suffix("") for path in paths)
+        found = [path for path in scan(data, recursive=True) if is_media(path)]
+        paths = [path for path in found if _is_utf8(path)]
+        notes = [
+            f"{os.fsencode(path)!r} is left out: its name is not UTF-8; rename it"
+            for path in found
+            if not _is_utf8(path)
+        ]
+        taken = Counter([*paths, *(path.with_suffix("") for path in paths)])
         clips, media = [], {}
         for path in paths:
-            # Two files that differ in suffix alone keep it in their ids.
-            named = path if stems[path.with_suffix("")] > 1 else path.with_suffix("")
+            # Files that differ in suffix alone keep it in their ids.
+            named = path if taken[path.with_suffix("")] > 1 else path.with_suffix("")
             clip_id = named.relative_to(data).as_posix()
             media[clip_id] = path
             clips.append(Clip(clip_id, 0.0, _duration(path)))
-        return ClipManifest(self.name, tuple(clips), media, data)
+        return ClipManifest(self.name, tuple(clips), media, data, notes=tuple(notes))
 
     def searched_names(self) -> str:
         """See `Dataset.searched_names`."""
         return "*.mp4, *.mkv, *.webm, *.avi, *.mov, *.wav, … (in subfolders too)"
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _duration(path: Path) -> float:

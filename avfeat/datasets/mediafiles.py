@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,7 +30,10 @@ def is_media(path: Path) -> bool:
 
 
 def scan(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
-    """Yield the regular files in `folder`, sorted, hidden ones left out.
+    """Yield the files in `folder`, sorted; hidden ones, pipes and devices are left out.
+
+    Links are followed, but into no folder that holds them. A link to nothing is yielded: opening
+    it says what is wrong.
 
     Raises
     ------
@@ -47,11 +51,21 @@ def scan(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
     for entry in found:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            if recursive:
-                yield from scan(Path(entry.path), recursive=True)
-        else:
-            yield Path(entry.path)
+        path = Path(entry.path)
+        try:
+            mode = path.stat().st_mode
+        except OSError:
+            yield path
+            continue
+        if stat.S_ISREG(mode):
+            yield path
+        elif stat.S_ISDIR(mode) and recursive and path.resolve() not in _upwards(path.parent):
+            yield from scan(path, recursive=True)
+
+
+def _upwards(folder: Path) -> set[Path]:
+    resolved = folder.resolve()
+    return {resolved, *resolved.parents}
 
 
 def by_stem(folder: Path) -> dict[str, Path]:

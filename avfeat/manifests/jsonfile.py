@@ -44,11 +44,11 @@ def unseal(data: bytes, name: str) -> dict[str, Any]:
     """
     try:
         document = json.loads(data)
-        sealed = seal(document) if isinstance(document, dict) else None
+        if not isinstance(document, dict):
+            raise IntegrityError(f"{name} is damaged: not a JSON object")
+        intact = seal(document) == data
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{name} is damaged: not JSON ({error})") from error
-    if sealed is None:
-        raise IntegrityError(f"{name} is damaged: not a JSON object")
-    if sealed != data:
+    if not intact:
         raise IntegrityError(f"{name} is damaged: its content does not match its digest")
     return document
