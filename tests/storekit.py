@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def make_writer(
         manifest=ClipManifest(
             "handmade", tuple(clips), {}, Path(), ("Dog", "Cat"), {"labels_version": "1"}
         ),
-        rows=lambda clip: round(clip.seconds * 8),
+        rows=lambda clip: round(clip.seconds * 8) if math.isfinite(clip.seconds) else 0,
         dim=dim,
         unit_clips=unit_clips,
     )

@@ -142,5 +142,6 @@ def _explain(target: str, error: OSError) -> str:
         errno.EACCES: "no permission; choose another folder with --out",
         errno.EPERM: "no permission; choose another folder with --out",
         errno.ENOTDIR: "a file stands where a folder is needed; choose another folder with --out",
+        errno.EEXIST: "a file stands where a folder is needed; choose another folder with --out",
     }.get(error.errno or 0, error.strerror or str(error))
     return f"cannot write {target}: {hint}"

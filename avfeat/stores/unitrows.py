@@ -48,6 +48,10 @@ class UnitRows:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the rows up."""
         self._file.close()
 
     def append(self, position: int, features: np.ndarray, times: np.ndarray) -> None:

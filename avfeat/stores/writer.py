@@ -294,14 +294,18 @@ class StoreWriter:
         scratch = self.files.local / RUNS if self.files.local else None
         rows = UnitRows(self.layout, unit, scratch=scratch)
         stored = StoredRows(self.files)
-        for position, index in enumerate(self.layout.unit_range(unit)):
-            outcome, clip_id = self.outcomes[index], self.clips[index].id
-            if outcome.status in WITH_ROWS:
-                rows.append(
-                    position,
-                    stored.features(index, outcome.rows, clip_id=clip_id),
-                    stored.times(index, outcome.rows, clip_id=clip_id),
-                )
+        try:
+            for position, index in enumerate(self.layout.unit_range(unit)):
+                outcome, clip_id = self.outcomes[index], self.clips[index].id
+                if outcome.status in WITH_ROWS:
+                    rows.append(
+                        position,
+                        stored.features(index, outcome.rows, clip_id=clip_id),
+                        stored.times(index, outcome.rows, clip_id=clip_id),
+                    )
+        except BaseException:
+            rows.close()
+            raise
         return rows
 
     def commit(self, rows: UnitRows, outcomes: Mapping[int, Outcome]) -> None:
