@@ -115,6 +115,15 @@ def decode(
         cannot be decoded is an outcome, never an exception.
     """
     times = times or DecodeTimes()
+    waited = 0.0
+
+    def hand_over(chunk: Chunk) -> None:
+        # Handing over may wait for the model; that is no time of decoding.
+        nonlocal waited
+        began = time.perf_counter()
+        emit(chunk)
+        waited += time.perf_counter() - began
+
     audio = tuple(spec for spec in job.specs if isinstance(spec.input, AudioInput))
     visual = tuple(spec for spec in job.specs if isinstance(spec.input, VisualInput))
     source = _Source({"media": job.media})
@@ -130,14 +139,14 @@ def decode(
             window = locate_window(reader.info, job.clip.start, job.clip.end)
             for specs, read in ((audio, _read_audio), (visual, _read_video)):
                 if specs:
-                    outcomes |= read(job, reader, window, specs, emit, source, times)
+                    outcomes |= read(job, reader, window, specs, hand_over, source, times)
     except MediaError as error:
         outcomes |= {s.name: source.failed(error) for s in job.specs if s.name not in outcomes}
     except OSError as error:
         message = f"{job.path.name}: {error.strerror or error}"
         failure = source.failed(MediaError("io", message))
         outcomes |= {s.name: failure for s in job.specs if s.name not in outcomes}
-    times.decode += time.perf_counter() - started - times.transform
+    times.decode += time.perf_counter() - started - times.transform - waited
     return outcomes
 
 
