@@ -106,7 +106,13 @@ def _talk(*, quiet: bool = False) -> Console:
     """Console for talk: stderr."""
     from rich.console import Console
 
-    return Console(stderr=True, quiet=quiet, highlight=False, color_system=_colours())
+    return Console(
+        stderr=True,
+        quiet=quiet,
+        highlight=False,
+        color_system=_colours(),
+        soft_wrap=not sys.stderr.isatty(),  # one message, one line of the log
+    )
 
 
 def _results() -> Console:

@@ -28,7 +28,7 @@ class Folder(Dataset):
         found = [path for path in scan(data, recursive=True) if is_media(path)]
         paths = [path for path in found if _is_utf8(path)]
         notes = [
-            f"{os.fsencode(path)!r} is left out: its name is not UTF-8; rename it"
+            f"{os.fsencode(path.relative_to(data))!r} is left out: its name is not UTF-8; rename it"
             for path in found
             if not _is_utf8(path)
         ]
