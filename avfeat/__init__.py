@@ -1,11 +1,9 @@
 """Audio-visual data sets in, traceable feature stores out.
 
-Examples
---------
->>> import avfeat
->>> store = avfeat.open_store("features/llp/resnet152")  # doctest: +SKIP
->>> store["BjCEufrlXm4_20_30"].shape                     # doctest: +SKIP
-(80, 2048)
+The command ``avfeat extract`` makes stores; `open_store` reads them::
+
+    store = avfeat.open_store("features/llp/resnet152")
+    store["BjCEufrlXm4_20_30"].shape  # (80, 2048)
 """
 
 from __future__ import annotations

@@ -165,9 +165,12 @@ def verified(console: Console, report: Any) -> None:
         console.print(Text(f"{report.store}: {problem}", style="red"))
     for note in report.notes[:20]:
         console.print(Text(f"{report.store}: note: {note}", style="yellow"))
-    verdict = (
-        Text("whole", "green") if report.ok else Text(f"{len(report.problems)} problems", "red")
-    )
+    if report.problems:
+        verdict = Text(f"{len(report.problems)} problems", "red")
+    elif report.finished:
+        verdict = Text("whole", "green")
+    else:
+        verdict = Text("no damage, but not finished", "yellow")
     console.print(
         Text(f"{report.store}: ")
         + verdict

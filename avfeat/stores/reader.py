@@ -23,13 +23,11 @@ class FeatureStore(Mapping[str, np.ndarray]):
     iteration yields their ids in store order. Picklable, so that it can be handed to the worker
     processes of a data loader.
 
-    Examples
-    --------
-    >>> store = avfeat.open_store("features/llp/resnet152")      # doctest: +SKIP
-    >>> store["BjCEufrlXm4_20_30"].shape                         # doctest: +SKIP
-    (80, 2048)
-    >>> for clip_id in store.ids(split="train"):                 # doctest: +SKIP
-    ...     rows, labels = store[clip_id], store.clip(clip_id).labels
+    Example::
+
+        store = avfeat.open_store("features/llp/resnet152")
+        for clip_id in store.ids(split="train"):
+            rows, labels = store[clip_id], store.clip(clip_id).labels
     """
 
     def __init__(self, url: str | Path, *, allow_random: bool = False) -> None:

@@ -29,7 +29,9 @@ class VerifyReport:
     problems
         What is wrong, one line each, naming unit and clip; empty if the store is sound.
     notes
-        What is unfinished rather than wrong.
+        What is unfinished or foreign rather than wrong.
+    finished
+        Whether every clip was extracted and no run is writing or was killed.
     """
 
     store: str
@@ -39,6 +41,7 @@ class VerifyReport:
     files: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    finished: bool = False
 
     @property
     def ok(self) -> bool:
@@ -177,6 +180,7 @@ def _note_unfinished(
     ledger: dict[int, LedgerEntry],
 ) -> None:
     pending = sum(outcome.status == "pending" for outcome in outcomes)
+    report.finished = manifest.at_rest and not pending
     if pending:
         report.notes.append(f"{pending} of {len(outcomes)} clips are not extracted yet")
     if not manifest.at_rest:
