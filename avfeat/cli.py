@@ -18,7 +18,7 @@ from avfeat.errors import AvfeatError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from avfeat.extract.plan import Plan, Settings
+    from avfeat.extract.plan import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 _EXISTING_DIR = click.Path(path_type=Path)
@@ -229,7 +229,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
         talk.print("warning: random weights: these are not real features", style="yellow")
     if options["dry_run"]:
         plan, needed = session.plan_only(manifest, specs, settings, weights=weights)
-        summary = _plan_summary(plan, needed)
+        summary = session.describe_plan(plan, needed)
         if options["as_json"]:
             _print_json(summary)
         else:
@@ -251,15 +251,14 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
             stoppable(lambda text: talk.print(text, style="yellow", markup=False)) as stop,
         ):
             report = session.execute(plan, listener=progress, stop=stop)
-        failed = session.failures(plan)
-        result = _run_summary(plan, report, failed)
+        result = session.describe_run(plan, report)
     if options["as_json"]:
         _print_json(result)
     else:
         render.run(_results(), result)
     if report.interrupted:
         ctx.exit(stop.exit_code)
-    ctx.exit(3 if failed else 0)
+    ctx.exit(3 if result["failed"] else 0)
 
 
 def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -> Settings:
@@ -284,58 +283,6 @@ def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -
         strict=options["strict"],
         allow_drift=options["allow_drift"],
     )
-
-
-def _plan_summary(plan: Plan, needed: list[dict[str, Any]]) -> dict[str, Any]:
-    from avfeat.extract.session import planned_rows
-
-    return {
-        "dataset": plan.manifest.dataset,
-        "clips": len(plan.manifest.clips),
-        "selected": len(plan.selected),
-        "with_media": len(plan.selected & plan.manifest.media.keys()),
-        "to_decode": plan.clips_to_decode,
-        "stores": [
-            {
-                "store": task.url,
-                "backbone": task.spec.name,
-                "clips": len(task.decode),
-                "units": len(task.units()),
-                "unit_clips": task.writer.layout.unit_clips,
-                "rows": planned_rows(task),
-                "bytes": planned_rows(task) * (task.spec.dim * 4 + 8),
-                "batch_size": task.batch_size,
-                "weights": record,
-            }
-            for task, record in zip(plan.tasks, needed, strict=True)
-        ],
-    }
-
-
-def _run_summary(plan: Plan, report: Any, failed: list[Any]) -> dict[str, Any]:
-    from avfeat.manifests.clips import count_statuses
-
-    return {
-        "stores": [
-            {
-                "store": task.url,
-                "backbone": task.spec.name,
-                "dim": task.spec.dim,
-                "new_rows": report.rows.get(task.spec.name, 0),
-                "counts": count_statuses(task.writer.outcomes),
-                "random_weights": task.weights.source == "random",
-            }
-            for task in plan.tasks
-        ],
-        "failed": [
-            {"backbone": name, "clip": clip, "kind": outcome.kind, "message": outcome.message}
-            for name, clip, outcome in failed
-        ],
-        "clips_decoded": report.clips,
-        "seconds": round(report.wall, 3),
-        "model_share": round(report.model_share, 4),
-        "interrupted": report.interrupted,
-    }
 
 
 @cli.command()

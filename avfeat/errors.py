@@ -37,6 +37,10 @@ class UnknownNameError(UsageError):
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         listed = ", ".join(known[:40]) + (f", … ({len(known)} in all)" if len(known) > 40 else "")
         super().__init__(f"unknown {what} {name!r}.{hint} Known: {listed}")
+        self._arguments = (what, name, known)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
+        return type(self), self._arguments
 
 
 class AnnotationError(UsageError):
@@ -61,6 +65,9 @@ class MediaError(AvfeatError):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind  # type: ignore[misc]
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.kind, str(self))
 
 
 class DownloadError(AvfeatError, ConnectionError):

@@ -40,7 +40,7 @@ def stoppable(announce: Callable[[str], None]) -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if request.signal is not None:
-            raise KeyboardInterrupt
+            raise SystemExit(EXIT_CODES[signal.Signals(number)])
         request.signal = signal.Signals(number)
         announce(
             f"{request.signal.name}: finishing the unit in hand, then stopping; "

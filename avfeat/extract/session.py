@@ -30,7 +30,7 @@ from avfeat.extract.plan import (
 )
 from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
-from avfeat.manifests.clips import ClipManifest, Outcome
+from avfeat.manifests.clips import ClipManifest, count_statuses
 from avfeat.stores.state import RUNS
 
 
@@ -218,16 +218,62 @@ def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.dat
     task.writer.files.write(name, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def failures(plan: Plan) -> list[tuple[str, str, Outcome]]:
-    """List ``(backbone, clip id, outcome)`` of the selected clips that stand as failed."""
-    return [
-        (task.spec.name, clip.id, outcome)
-        for task in plan.tasks
-        for clip, outcome in zip(task.writer.clips, task.writer.outcomes, strict=True)
-        if outcome.status == "failed" and clip.id in plan.selected
-    ]
+def describe_plan(plan: Plan, needed: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a run would do as plain data; `needed` as from `plan_only`."""
+    stores = []
+    for task, record in zip(plan.tasks, needed, strict=True):
+        rows = sum(count_rows(task.spec, task.writer.clips[index]) for index in task.decode)
+        stores.append(
+            {
+                "store": task.url,
+                "backbone": task.spec.name,
+                "clips": len(task.decode),
+                "units": len(task.units()),
+                "unit_clips": task.writer.layout.unit_clips,
+                "rows": rows,
+                # Features are float32, times float64.
+                "bytes": rows * (task.spec.dim * 4 + 8),
+                "batch_size": task.batch_size,
+                "weights": record,
+            }
+        )
+    return {
+        "dataset": plan.manifest.dataset,
+        "clips": len(plan.manifest.clips),
+        "selected": len(plan.selected),
+        "with_media": len(plan.selected & plan.manifest.media.keys()),
+        "to_decode": plan.clips_to_decode,
+        "stores": stores,
+    }
 
 
-def planned_rows(task: StoreTask) -> int:
-    """Rows that the clips to decode will have."""
-    return sum(count_rows(task.spec, task.writer.clips[index]) for index in task.decode)
+def describe_run(plan: Plan, report: RunReport) -> dict[str, Any]:
+    """Return what a run came to as plain data, with the selected clips that stand as failed."""
+    return {
+        "stores": [
+            {
+                "store": task.url,
+                "backbone": task.spec.name,
+                "dim": task.spec.dim,
+                "new_rows": report.rows.get(task.spec.name, 0),
+                "counts": count_statuses(task.writer.outcomes),
+                "random_weights": task.weights.source == "random",
+            }
+            for task in plan.tasks
+        ],
+        "failed": [
+            {
+                "backbone": task.spec.name,
+                "clip": clip.id,
+                "kind": outcome.kind,
+                "message": outcome.message,
+            }
+            for task in plan.tasks
+            for clip, outcome in zip(task.writer.clips, task.writer.outcomes, strict=True)
+            if outcome.status == "failed" and clip.id in plan.selected
+        ],
+        "clips_decoded": report.clips,
+        "seconds": round(report.wall, 3),
+        "model_share": round(report.model_share, 4),
+        "interrupted": report.interrupted,
+    }

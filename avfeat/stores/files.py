@@ -80,7 +80,7 @@ class Files:
             else:
                 self._write_local(Path(target), data)
         except OSError as error:
-            raise WriteError(_explain(target, error)) from error
+            raise WriteError(explain(target, error)) from error
 
     def _write_local(self, target: Path, data: bytes) -> None:
         scratch = Path(self.path(f"{_SCRATCH}/{os.getpid()}-{next(self._numbers)}"))
@@ -132,7 +132,8 @@ def _protocols(filesystem: Any) -> tuple[str, ...]:
     return (protocol,) if isinstance(protocol, str) else tuple(protocol)
 
 
-def _explain(target: str, error: OSError) -> str:
+def explain(target: str, error: OSError) -> str:
+    """Say why something could not be written, and what to do about it."""
     hint = {
         errno.ENOSPC: "the disk is full; free some space and run the same command again: "
         "what was committed is kept",

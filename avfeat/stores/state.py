@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avfeat.errors import IntegrityError, StoreError, StoreNotFoundError
-from avfeat.manifests.clips import SCHEMA, Clip, Outcome, from_table
+from avfeat.manifests.clips import SCHEMA, WITH_ROWS, Clip, Outcome, from_table
 from avfeat.manifests.store import StoreManifest
 from avfeat.stores.files import Files, sha256
 from avfeat.stores.ledger import LedgerEntry, read_ledger
@@ -138,3 +138,25 @@ def overlay(
         for index, (_, outcome) in zip(indices, entry.clips, strict=True):
             result[index] = outcome
     return tuple(result)
+
+
+def merge_clips(files: Files, state: StoreState, current: Sequence[Clip]) -> tuple[Clip, ...]:
+    """Keep stored clips in their order, with today's labels; append the new ones."""
+    known = {clip.id: clip for clip in current}
+    if not any(clip.id in known for clip in state.clips):
+        raise StoreError(
+            f"{files} holds other clips (such as {state.clips[0].id}) and none of these; "
+            "choose another folder with --out"
+        )
+    for clip, outcome in zip(state.clips, state.outcomes, strict=True):
+        now = known.get(clip.id, clip)
+        if outcome.status in WITH_ROWS and (clip.start, clip.end) != (now.start, now.end):
+            raise StoreError(
+                f"{files}: clip {clip.id} was extracted from {clip.start:g}-{clip.end:g} s, and is "
+                f"{now.start:g}-{now.end:g} s now; choose another folder with --out"
+            )
+    stored = {clip.id for clip in state.clips}
+    return (
+        *(known.get(clip.id, clip) for clip in state.clips),
+        *(clip for clip in current if clip.id not in stored),
+    )

@@ -9,7 +9,9 @@ from types import TracebackType
 
 import numpy as np
 
+from avfeat.errors import WriteError
 from avfeat.manifests.store import Layout
+from avfeat.stores.files import explain
 
 #: Units larger than this are kept in a temporary file, so memory does not grow with clip length.
 _IN_MEMORY_BYTES = 128 * 2**20
@@ -63,6 +65,11 @@ class UnitRows:
             0-based position of the clip in the unit.
         features, times
             float32 [n, dim] and float64 [n] (seconds in the clip).
+
+        Raises
+        ------
+        WriteError
+            If the unit is kept on disk and the disk is full.
         """
         first = int(self.lengths[position])
         if first + len(features) > self.layout.rows:
@@ -72,8 +79,11 @@ class UnitRows:
         records = np.empty(len(features), dtype=self._record)
         records["time"] = times
         records["features"] = features
-        self._file.seek((position * self.layout.rows + first) * self._record.itemsize)
-        self._file.write(records.tobytes())
+        try:
+            self._file.seek((position * self.layout.rows + first) * self._record.itemsize)
+            self._file.write(records.tobytes())
+        except OSError as error:  # it may lie on a disk by now
+            raise WriteError(explain(f"the rows of unit {self.unit}", error)) from error
         self.lengths[position] += len(features)
 
     def discard(self, position: int) -> None:

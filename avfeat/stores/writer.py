@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -43,6 +43,7 @@ from avfeat.stores.state import (
     RUNS,
     StoreState,
     load_state,
+    merge_clips,
     overlay,
     peek,
     read_clips,
@@ -145,7 +146,7 @@ class StoreWriter:
                 f"not {self._manifest.dataset!r}; choose another folder with --out"
             )
         state = self._load(stored)
-        self.clips = _merge(self.files, state, self._manifest.clips)
+        self.clips = merge_clips(self.files, state, self._manifest.clips)
         added = len(self.clips) - len(state.clips)
         self.outcomes = [*state.outcomes, *[Outcome()] * added]
         self._ledger = dict(state.ledger)
@@ -402,25 +403,3 @@ class StoreWriter:
 
     def _holds(self, name: str, data: bytes) -> bool:
         return self.files.exists(name) and self.files.read(name) == data
-
-
-def _merge(files: Files, state: StoreState, current: Sequence[Clip]) -> tuple[Clip, ...]:
-    """Keep stored clips in their order, with today's labels; append the new ones."""
-    known = {clip.id: clip for clip in current}
-    if not any(clip.id in known for clip in state.clips):
-        raise StoreError(
-            f"{files} holds other clips (such as {state.clips[0].id}) and none of these; "
-            "choose another folder with --out"
-        )
-    for clip, outcome in zip(state.clips, state.outcomes, strict=True):
-        now = known.get(clip.id, clip)
-        if outcome.status in WITH_ROWS and (clip.start, clip.end) != (now.start, now.end):
-            raise StoreError(
-                f"{files}: clip {clip.id} was extracted from {clip.start:g}-{clip.end:g} s, and is "
-                f"{now.start:g}-{now.end:g} s now; choose another folder with --out"
-            )
-    stored = {clip.id for clip in state.clips}
-    return (
-        *(known.get(clip.id, clip) for clip in state.clips),
-        *(clip for clip in current if clip.id not in stored),
-    )
