@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner, Result
+
+from avfeat.stores.files import Files
 
 
 class Cli:
@@ -67,3 +71,23 @@ def tree(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "runs" not in path.relative_to(folder).parts
     }
+
+
+class KilledError(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def die_at_write(patch: pytest.MonkeyPatch, step: int) -> None:
+    """Let the store's write or move number `step`, from 0, raise `KilledError`."""
+    operations = iter(range(10**6))
+
+    def deadly(original: Callable[..., None]) -> Callable[..., None]:
+        def operation(self: Files, *args: object) -> None:
+            if next(operations) == step:
+                raise KilledError
+            original(self, *args)
+
+        return operation
+
+    for name in ("write", "move"):
+        patch.setattr(Files, name, deadly(getattr(Files, name)))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from avfeat.download import sha256_file
 from avfeat.errors import MediaError
 from avfeat.extract import transforms
-from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, VisualInput
+from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, Geometry, VisualInput
 from avfeat.extract.media import ClipReader, locate_window
 from avfeat.extract.media.types import Window
 from avfeat.manifests.clips import Clip, Outcome
@@ -79,21 +81,6 @@ class DecodeTimes:
     transform: float = 0.0
 
 
-@dataclass(slots=True)
-class _Source:
-    """What is known of the file, for every outcome of the clip."""
-
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    def outcome(self, **values: Any) -> Outcome:
-        return Outcome(**self.facts, **values)
-
-    def failed(self, error: MediaError) -> Outcome:
-        if error.kind in ("no_video", "no_audio"):
-            return self.outcome(status=error.kind, message=str(error))
-        return self.outcome(status="failed", kind=error.kind, message=str(error))
-
-
 def decode(
     job: ClipJob, emit: Callable[[Chunk], None], times: DecodeTimes | None = None
 ) -> dict[str, Outcome]:
@@ -114,151 +101,149 @@ def decode(
         Backbone name to outcome. `Outcome.rows` is left at 0: the engine counts rows. A clip that
         cannot be decoded is an outcome, never an exception.
     """
-    times = times or DecodeTimes()
-    waited = 0.0
+    decoding = _Decoding(job, emit, times or DecodeTimes())
+    decoding.run()
+    return decoding.outcomes
 
-    def hand_over(chunk: Chunk) -> None:
+
+class _Decoding:
+    """The state of `decode`: one clip, what is known of its file, and the outcomes so far."""
+
+    def __init__(self, job: ClipJob, emit: Callable[[Chunk], None], times: DecodeTimes) -> None:
+        self.outcomes: dict[str, Outcome] = {}
+        self._job = job
+        self._emit_chunk = emit
+        self._times = times
+        self._waited = 0.0
+        #: Of the media file; part of every outcome.
+        self._facts: dict[str, Any] = {"media": job.media}
+
+    def run(self) -> None:
+        """Open the file once; read its audio, then its video."""
+        clip, path = self._job.clip, self._job.path
+        started = time.perf_counter()
+        try:
+            self._facts["media_bytes"] = path.stat().st_size
+            self._facts["media_sha256"] = sha256_file(path)
+            with ClipReader(path) as reader:
+                self._facts["media_duration"] = reader.info.duration or 0.0
+                if not math.isfinite(clip.seconds):
+                    raise MediaError("undecodable", f"{path.name}: its length cannot be told")
+                window = locate_window(reader.info, clip.start, clip.end)
+                self._leave_out_short()
+                self._read("audio", AudioInput, partial(self._read_audio, reader, window))
+                self._read("video", VisualInput, partial(self._read_video, reader, window))
+        except MediaError as error:
+            self._fail(self._job.specs, error)
+        except OSError as error:
+            message = f"{path.name}: {error.strerror or error}"
+            self._fail(self._job.specs, MediaError("io", message))
         # Handing over may wait for the model; that is no time of decoding.
-        nonlocal waited
-        began = time.perf_counter()
-        emit(chunk)
-        waited += time.perf_counter() - began
+        elapsed = time.perf_counter() - started
+        self._times.decode += elapsed - self._times.transform - self._waited
 
-    audio = tuple(spec for spec in job.specs if isinstance(spec.input, AudioInput))
-    visual = tuple(spec for spec in job.specs if isinstance(spec.input, VisualInput))
-    source = _Source({"media": job.media})
-    outcomes: dict[str, Outcome] = {}
-    started = time.perf_counter()
-    try:
-        source.facts |= {"media_bytes": job.path.stat().st_size}
-        source.facts |= {"media_sha256": sha256_file(job.path)}
-        with ClipReader(job.path) as reader:
-            source.facts |= {"media_duration": reader.info.duration or 0.0}
-            if not math.isfinite(job.clip.seconds):
-                raise MediaError("undecodable", f"{job.path.name}: its length cannot be told")
-            window = locate_window(reader.info, job.clip.start, job.clip.end)
-            for specs, read in ((audio, _read_audio), (visual, _read_video)):
-                if specs:
-                    outcomes |= read(job, reader, window, specs, hand_over, source, times)
-    except MediaError as error:
-        outcomes |= {s.name: source.failed(error) for s in job.specs if s.name not in outcomes}
-    except OSError as error:
-        message = f"{job.path.name}: {error.strerror or error}"
-        failure = source.failed(MediaError("io", message))
-        outcomes |= {s.name: failure for s in job.specs if s.name not in outcomes}
-    times.decode += time.perf_counter() - started - times.transform - waited
-    return outcomes
+    def _fail(self, specs: Sequence[BackboneSpec], error: MediaError) -> None:
+        """Settle those of `specs` that have no outcome yet."""
+        outcome = (
+            Outcome(error.kind, message=str(error), **self._facts)  # type: ignore[arg-type]
+            if error.kind in ("no_video", "no_audio")
+            else Outcome("failed", error.kind, str(error), **self._facts)
+        )
+        for spec in specs:
+            self.outcomes.setdefault(spec.name, outcome)
 
+    def _leave_out_short(self) -> None:
+        """Fail the backbones whose one item is longer than the clip."""
+        seconds = self._job.clip.seconds
+        for spec in self._job.specs:
+            if not spec.rows(seconds, self._job.fps):
+                message = f"{self._job.path.name}: {seconds:.3f} s are less than a {spec.name} item"
+                self._fail([spec], MediaError("too_short", message))
 
-def _read_audio(
-    job: ClipJob,
-    reader: ClipReader,
-    window: Window,
-    specs: Sequence[BackboneSpec],
-    emit: Callable[[Chunk], None],
-    source: _Source,
-    times: DecodeTimes,
-) -> dict[str, Outcome]:
-    outcomes, specs = _leave_out_short(job, specs, source)
-    inputs = {spec.name: spec.input for spec in specs if isinstance(spec.input, AudioInput)}
-    cutters = {name: _Cutter(wanted.window, wanted.hop) for name, wanted in inputs.items()}
-    rates = {wanted.rate for wanted in inputs.values()}
-    try:
-        for block in reader.audio(rates, window=window) if rates else ():
+    def _read(
+        self,
+        stream: str,
+        kind: type[AudioInput | VisualInput],
+        read: Callable[[dict[str, Any]], tuple[int, float]],
+    ) -> None:
+        """Read one stream for the backbones of one `kind` of input, and settle them."""
+        specs = [
+            spec
+            for spec in self._job.specs
+            if isinstance(spec.input, kind) and spec.name not in self.outcomes
+        ]
+        if not specs:
+            return
+        try:
+            corrupt, short = read({spec.name: spec.input for spec in specs})
+        except MediaError as error:
+            self._fail(specs, error)
+            return
+        reasons = []
+        if corrupt:
+            reasons.append(f"{corrupt} corrupt frames")
+        if short > SHORT_TOLERANCE:
+            reasons.append(f"{stream} ends {short:.3f} s early")
+        outcome = Outcome(
+            status="degraded" if reasons else "ok",
+            kind="corrupt" if corrupt else "short" if reasons else "",
+            message="; ".join(reasons),
+            corrupt_frames=corrupt,
+            short=round(short, 6),
+            **self._facts,
+        )
+        self.outcomes |= {spec.name: outcome for spec in specs}
+
+    def _emit(self, name: str, items: np.ndarray, times: np.ndarray) -> None:
+        if len(items):
+            started = time.perf_counter()
+            self._emit_chunk(Chunk(name, items, times))
+            self._waited += time.perf_counter() - started
+
+    def _read_audio(
+        self, reader: ClipReader, window: Window, inputs: dict[str, AudioInput]
+    ) -> tuple[int, float]:
+        """Emit the audio items; return corrupt frames, and seconds missing at the end."""
+        cutters = {name: _Cutter(wanted.window, wanted.hop) for name, wanted in inputs.items()}
+        for block in reader.audio({wanted.rate for wanted in inputs.values()}, window=window):
             for name, wanted in inputs.items():
                 first, items = cutters[name].push(block[wanted.rate])
-                if len(items):
-                    starts = first + wanted.hop * np.arange(len(items))
-                    emit(Chunk(name, items, (starts + wanted.window / 2) / wanted.rate))
-    except MediaError as error:
-        return outcomes | {spec.name: source.failed(error) for spec in specs}
-    ends = _ending(source, reader.report.corrupt_frames, reader.report.audio_short, "audio")
-    return outcomes | {spec.name: ends for spec in specs}
+                starts = first + wanted.hop * np.arange(len(items))
+                self._emit(name, items, (starts + wanted.window / 2) / wanted.rate)
+        return reader.report.corrupt_frames, reader.report.audio_short
 
-
-def _read_video(
-    job: ClipJob,
-    reader: ClipReader,
-    window: Window,
-    specs: Sequence[BackboneSpec],
-    emit: Callable[[Chunk], None],
-    source: _Source,
-    times: DecodeTimes,
-) -> dict[str, Outcome]:
-    outcomes, specs = _leave_out_short(job, specs, source)
-    inputs = {spec.name: spec.input for spec in specs if isinstance(spec.input, VisualInput)}
-    cutters = {name: _Cutter(wanted.frames, wanted.stride) for name, wanted in inputs.items()}
-    geometries = {wanted.geometry for wanted in inputs.values()}
-    before = reader.report.corrupt_frames
-    pictures: dict[Any, list[np.ndarray]] = {geometry: [] for geometry in geometries}
-    seconds: list[float] = []
-    previous: tuple[np.ndarray | None, dict[Any, np.ndarray]] = (None, {})
-
-    def hand_over() -> None:
-        stamps = np.array(seconds)
-        stacks = {geometry: np.stack(frames) for geometry, frames in pictures.items()}
-        for name, wanted in inputs.items():
-            _, items = cutters[name].push(stacks[wanted.geometry])
-            shown = cutters[name].times(stamps)
-            if len(items):
-                emit(Chunk(name, items[:, 0] if wanted.frames == 1 else items, shown))
-        seconds.clear()
-        for frames in pictures.values():
-            frames.clear()
-
-    count = round(job.clip.seconds * job.fps)
-    frames = reader.frames(job.sampling, window=window, fps=job.fps, count=count)
-    try:
-        for frame in frames if inputs else ():
-            if frame.rgb is not previous[0]:
-                started = time.perf_counter()
-                previous = (frame.rgb, transforms.crops(frame.rgb, geometries))
-                times.transform += time.perf_counter() - started
-            for geometry, picture in previous[1].items():
-                pictures[geometry].append(picture)
-            seconds.append(frame.time)
-            if len(seconds) == _CHUNK_FRAMES:
-                hand_over()
-        if seconds:
-            hand_over()
-    except MediaError as error:
-        return outcomes | {spec.name: source.failed(error) for spec in specs}
-    corrupt = reader.report.corrupt_frames - before
-    ends = _ending(source, corrupt, reader.report.video_short, "video")
-    return outcomes | {spec.name: ends for spec in specs}
-
-
-def _leave_out_short(
-    job: ClipJob, specs: Sequence[BackboneSpec], source: _Source
-) -> tuple[dict[str, Outcome], list[BackboneSpec]]:
-    """Fail the backbones whose one item is longer than the clip."""
-    outcomes, fitting = {}, []
-    for spec in specs:
-        if spec.rows(job.clip.seconds, job.fps):
-            fitting.append(spec)
-        else:
-            message = (
-                f"{job.path.name}: {job.clip.seconds:.3f} s is shorter than one {spec.name} item"
-            )
-            outcomes[spec.name] = source.failed(MediaError("too_short", message))
-    return outcomes, fitting
-
-
-def _ending(source: _Source, corrupt: int, short: float, stream: str) -> Outcome:
-    """Say whether a stream that was read to its end was whole."""
-    reasons = []
-    if corrupt:
-        reasons.append(f"{corrupt} corrupt frames")
-    if short > SHORT_TOLERANCE:
-        filled = "silence" if stream == "audio" else "its last frame"
-        reasons.append(f"{stream} ends {short:.3f} s early, filled with {filled}")
-    return source.outcome(
-        status="degraded" if reasons else "ok",
-        kind="corrupt" if corrupt else "short" if reasons else "",
-        message="; ".join(reasons),
-        corrupt_frames=corrupt,
-        short=round(short, 6),
-    )
+    def _read_video(
+        self, reader: ClipReader, window: Window, inputs: dict[str, VisualInput]
+    ) -> tuple[int, float]:
+        """Emit the visual items; return corrupt frames, and seconds missing at the end."""
+        cutters = {name: _Cutter(wanted.frames, wanted.stride) for name, wanted in inputs.items()}
+        geometries = {wanted.geometry for wanted in inputs.values()}
+        corrupt_before = reader.report.corrupt_frames
+        frames = reader.frames(
+            self._job.sampling,
+            window=window,
+            fps=self._job.fps,
+            count=round(self._job.clip.seconds * self._job.fps),
+        )
+        rgb: np.ndarray | None = None
+        crops: dict[Geometry, np.ndarray] = {}
+        while True:
+            pictures, seconds = [], []  # of crops alone: whole frames would be large
+            for frame in islice(frames, _CHUNK_FRAMES):
+                if frame.rgb is not rgb:  # the same array where a frame is sampled twice
+                    started = time.perf_counter()
+                    rgb, crops = frame.rgb, transforms.crops(frame.rgb, geometries)
+                    self._times.transform += time.perf_counter() - started
+                pictures.append(crops)
+                seconds.append(frame.time)
+            if not pictures:
+                break
+            stacks = {g: np.stack([crops[g] for crops in pictures]) for g in geometries}
+            for name, wanted in inputs.items():
+                _, items = cutters[name].push(stacks[wanted.geometry])
+                shown = cutters[name].times(np.array(seconds))
+                self._emit(name, items[:, 0] if wanted.frames == 1 else items, shown)
+        return reader.report.corrupt_frames - corrupt_before, reader.report.video_short
 
 
 class _Cutter:

@@ -11,14 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import Cli, Corpus, tree
+from support import Cli, Corpus, KilledError, die_at_write, tree
 
 import avfeat as package
-from avfeat.stores.files import Files
 from avfeat.stores.verify import verify
 
 TINY = Path(__file__).resolve().parents[1] / "tiny.py"
@@ -122,25 +121,9 @@ def test_killed_at_every_write_of_a_unit_that_is_rewritten(
     kept = package.open_store(store, allow_random=True)[own.ids[0]]
     (tmp_path / "late.mp4").rename(late)
 
-    class KilledError(BaseException):
-        """Nothing catches it, as nothing catches SIGKILL."""
-
-    moves = iter(range(10**6))
-
-    def deadly(name: str) -> Callable[..., None]:
-        original = getattr(Files, name)
-
-        def operation(self: Files, *args: object) -> None:
-            if next(moves) == step:
-                raise KilledError
-            original(self, *args)
-
-        return operation
-
     died = False
     with monkeypatch.context() as patch:
-        patch.setattr(Files, "write", deadly("write"))
-        patch.setattr(Files, "move", deadly("move"))
+        die_at_write(patch, step)
         try:
             avfeat("extract", "-b", "tiny_image", *own.options, code=None)
         except KilledError:

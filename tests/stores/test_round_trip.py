@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 from storekit import fill_unit, make_clips, make_recipe, make_store, make_writer, rows_of
-from support import tree
+from support import KilledError, die_at_write, tree
 
 from avfeat.errors import IntegrityError, StoreError, WriteError
 from avfeat.manifests.clips import Clip, Outcome
@@ -181,10 +180,6 @@ def test_a_store_grows_in_clips_and_rows(
     assert_holds(url, grown)
 
 
-class KilledError(BaseException):
-    """Nothing catches it, as nothing catches SIGKILL."""
-
-
 @pytest.mark.parametrize("step", range(24))
 def test_killed_at_every_write_while_it_grows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
@@ -202,22 +197,9 @@ def test_killed_at_every_write_while_it_grows(
                     fill_unit(writer, unit, {index: grown[index] for index in todo})
             writer.finish()
 
-    moves = iter(range(10**6))
-
-    def deadly(name: str) -> Callable[..., None]:
-        original = getattr(Files, name)
-
-        def operation(self: Files, *args: object) -> None:
-            if next(moves) == step:
-                raise KilledError
-            original(self, *args)
-
-        return operation
-
     died = False
     with monkeypatch.context() as patch:
-        for name in ("write", "move"):
-            patch.setattr(Files, name, deadly(name))
+        die_at_write(patch, step)
         try:
             grow(tmp_path / "store")
         except KilledError:
