@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from avfeat.extract.plan import Settings
 
-F = TypeVar("F", bound=Callable[..., Any])
 _EXISTING_DIR = click.Path(path_type=Path)
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
@@ -89,17 +90,15 @@ def _json_option(command: str, words: str) -> Callable[[F], F]:
     return click.option("--json", "as_json", is_flag=True, envvar=variable, help=words)
 
 
-def _verbosity(function: F) -> F:
-    """Add -v and -q to a command."""
+def _remember(ctx: click.Context, _: click.Parameter, value: int) -> int:
+    ctx.meta["avfeat.verbose"] = value
+    return value
 
-    def remember(ctx: click.Context, _: click.Parameter, value: int) -> int:
-        ctx.meta["avfeat.verbose"] = value
-        return value
 
-    function = click.option(
-        "-v", "--verbose", count=True, callback=remember, help="Say more; tracebacks on errors."
-    )(function)
-    return click.option("-q", "--quiet", is_flag=True, help="Only errors and results.")(function)
+_verbose = click.option(
+    "-v", "--verbose", count=True, callback=_remember, help="Say more; tracebacks on errors."
+)
+_quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors and results.")
 
 
 def _talk(*, quiet: bool = False) -> Console:
@@ -120,7 +119,7 @@ def _results() -> Console:
     from rich.console import Console
 
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
-    return Console(highlight=False, width=width, color_system=_colours())
+    return Console(highlight=False, emoji=False, width=width, color_system=_colours())
 
 
 def _colours() -> Literal["auto"] | None:
@@ -192,7 +191,8 @@ def _print_json(document: Any) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write and fetch nothing.")
 @_json_option("extract", "Results as JSON on stdout.")
-@_verbosity
+@_verbose
+@_quiet
 @click.pass_context
 def extract(ctx: click.Context, /, **options: Any) -> None:
     """Extract features of a data set's clips with one or more backbones.
@@ -239,6 +239,8 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     with session.open_plan(
         manifest, specs, settings, weights=weights, downloading=fetching
     ) as plan:
+        for note in plan.notes:
+            talk.print(f"note: {note}")
         total = plan.clips_to_decode
         talk.print(
             f"{total} clips to extract of {len(plan.selected)} selected, "
@@ -288,8 +290,8 @@ def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -
 @cli.command()
 @click.argument("path")
 @_json_option("inspect", "As JSON on stdout.")
-@_verbosity
-def inspect(path: str, as_json: bool, verbose: int, quiet: bool) -> None:
+@_verbose
+def inspect(path: str, as_json: bool, verbose: int) -> None:
     """Say what a store holds and how it was made.
 
     PATH is a store, or a folder of stores (--json is then a list).
@@ -314,9 +316,9 @@ def inspect(path: str, as_json: bool, verbose: int, quiet: bool) -> None:
 @cli.command()
 @click.argument("path")
 @_json_option("verify", "As JSON on stdout.")
-@_verbosity
+@_verbose
 @click.pass_context
-def verify(ctx: click.Context, path: str, as_json: bool, verbose: int, quiet: bool) -> None:
+def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
     """Check every byte of a store against the digests it was written with.
 
     PATH is a store, or a folder of stores (--json is then a list). Exit code 4 if anything is
@@ -346,8 +348,8 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int, quiet: bo
 
 @cli.command()
 @_json_option("backbones", "As JSON on stdout.")
-@_verbosity
-def backbones(as_json: bool, verbose: int, quiet: bool) -> None:
+@_verbose
+def backbones(as_json: bool, verbose: int) -> None:
     """List the backbones: what goes in, what comes out, whose weights."""
     from avfeat import render
     from avfeat.extract.catalogue import describe_backbones
@@ -361,8 +363,8 @@ def backbones(as_json: bool, verbose: int, quiet: bool) -> None:
 
 @cli.command()
 @_json_option("datasets", "As JSON on stdout.")
-@_verbosity
-def datasets(as_json: bool, verbose: int, quiet: bool) -> None:
+@_verbose
+def datasets(as_json: bool, verbose: int) -> None:
     """List the data sets."""
     from avfeat import datasets as registry
     from avfeat import render
@@ -383,7 +385,8 @@ def datasets(as_json: bool, verbose: int, quiet: bool) -> None:
     show_default=True,
     help="Folder for clips, features and pictures.",
 )
-@_verbosity
+@_verbose
+@_quiet
 @click.pass_context
 def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
     """Show the main job on six synthetic clips: extract, inspect, verify, draw.

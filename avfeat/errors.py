@@ -122,6 +122,12 @@ class IntegrityError(AvfeatError):
     exit_code = 4
 
 
+class ReadError(StoreError, OSError):
+    """A file or folder of the store is there but cannot be read."""
+
+    kind = "read"
+
+
 class WriteError(AvfeatError, OSError):
     """The store could not be written: disk full, no permission, read-only."""
 

@@ -95,7 +95,7 @@ def test_the_backbone_of_contributing_works(avfeat: Cli, tmp_path: Path) -> None
         import avfeat as package
 
         store = package.open_store("features/folder/my_resnet18", allow_random=True)
-        assert store["a"].shape == (8, 512)
+        assert store["a.mp4"].shape == (8, 512)
         spec = backbones.get("my_resnet18").spec
         net = backbones.get("my_resnet18").build()
         assert sum(p.numel() for p in net.parameters()) == spec.parameters

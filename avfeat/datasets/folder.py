@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from pathlib import Path
 
 from avfeat.datasets.base import Dataset, register
@@ -17,7 +15,7 @@ _UNKNOWN = float("nan")
 
 @register
 class Folder(Dataset):
-    """Every video or audio file below a folder; clip ids are file names without suffix."""
+    """Every video or audio file below a folder; clip ids are paths within it."""
 
     name = "folder"
     title = "any folder of videos: one clip per file, no labels"
@@ -25,34 +23,21 @@ class Folder(Dataset):
 
     def load(self, *, annotations: Path | None, data: Path) -> ClipManifest:
         """See `Dataset.load`. There are no annotations; durations are read from the files."""
-        found = [path for path in scan(data, recursive=True) if is_media(path)]
-        paths = [path for path in found if _is_utf8(path)]
-        notes = [
-            f"{os.fsencode(path.relative_to(data))!r} is left out: its name is not UTF-8; rename it"
-            for path in found
-            if not _is_utf8(path)
-        ]
-        taken = Counter([*paths, *(path.with_suffix("") for path in paths)])
+        notes: list[str] = []
         clips, media = [], {}
-        for path in paths:
-            # Files that differ in suffix alone keep it in their ids.
-            named = path if taken[path.with_suffix("")] > 1 else path.with_suffix("")
-            clip_id = named.relative_to(data).as_posix()
-            media[clip_id] = path
-            clips.append(Clip(clip_id, 0.0, _duration(path)))
-        return ClipManifest(self.name, tuple(clips), media, data, notes=tuple(notes))
+        for path in scan(data, recursive=True, notes=notes):
+            if is_media(path):
+                # With its suffix: two files may differ in that alone, and one may come later.
+                clip_id = path.relative_to(data).as_posix()
+                media[clip_id] = path
+                clips.append(Clip(clip_id, 0.0, _duration(path)))
+        return ClipManifest(
+            self.name, tuple(clips), media, data, notes=tuple(notes), annotated_times=False
+        )
 
     def searched_names(self) -> str:
         """See `Dataset.searched_names`."""
         return "*.mp4, *.mkv, *.webm, *.avi, *.mov, *.wav, … (in subfolders too)"
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _duration(path: Path) -> float:

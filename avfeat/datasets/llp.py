@@ -72,7 +72,7 @@ class Llp(Dataset):
                     )
                 clips[clip.id] = clip
         notes = _add_events(clips, files, self.classes)
-        stems = by_stem(data)
+        stems = by_stem(data, notes=notes)
         media = {
             clip_id: path
             for clip_id in clips
@@ -195,7 +195,7 @@ def _add_events(
                 # Zero-length and inverted rows of the official files stay: consumers ignore them.
                 events.setdefault(row[0], []).append(event)
         if unmatched:
-            notes.append(f"{name}: {unmatched} rows name no clip of val or test (left out)")
+            notes.append(f"{name}: {unmatched} rows name no clip (left out)")
     for clip_id in events.keys() | problems.keys():
         clip = clips[clip_id]
         clips[clip_id] = dataclasses.replace(

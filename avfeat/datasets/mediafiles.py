@@ -29,25 +29,32 @@ def is_media(path: Path) -> bool:
     return path.suffix.lower() in _RANK
 
 
-def scan(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
+def scan(folder: Path, *, recursive: bool = False, notes: list[str]) -> Iterator[Path]:
     """Yield the files in `folder`, sorted; hidden ones, pipes and devices are left out.
 
-    Links are followed, but into no folder that holds them. A link to nothing is yielded: opening
-    it says what is wrong.
+    Links are followed, but into no folder on the way to them. A link to nothing is yielded:
+    opening it says what is wrong. Folders below that cannot be read, and names that are not UTF-8
+    (no manifest could hold them), are left out with a word in `notes`.
 
     Raises
     ------
     MediaNotFoundError
-        If the folder is not there or cannot be read.
+        If `folder` itself is not there or cannot be read.
     """
     try:
-        with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
+        yield from _scan(folder, _way(folder.resolve()), recursive, notes)
     except OSError as error:
         reason = error.strerror or str(error)
         raise MediaNotFoundError(
             f"cannot read the media folder {folder}: {reason}; name it with --data DIR"
         ) from error
+
+
+def _scan(
+    folder: Path, above: frozenset[Path], recursive: bool, notes: list[str]
+) -> Iterator[Path]:
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
     for entry in found:
         if entry.name.startswith("."):
             continue
@@ -55,26 +62,39 @@ def scan(folder: Path, *, recursive: bool = False) -> Iterator[Path]:
         try:
             mode = path.stat().st_mode
         except OSError:
-            yield path
-            continue
+            mode = stat.S_IFREG  # opening it will say what is wrong
         if stat.S_ISREG(mode):
-            yield path
-        elif stat.S_ISDIR(mode) and recursive and path.resolve() not in _upwards(path.parent):
-            yield from scan(path, recursive=True)
+            if _is_utf8(entry.name):
+                yield path
+            else:
+                notes.append(f"{os.fsencode(path)!r} is left out: its name is not UTF-8; rename it")
+        elif stat.S_ISDIR(mode) and recursive and (real := path.resolve()) not in above:
+            try:
+                yield from _scan(path, above | _way(real), recursive, notes)
+            except OSError as error:
+                notes.append(f"the folder {path} is left out: {error.strerror or error}")
 
 
-def _upwards(folder: Path) -> set[Path]:
-    resolved = folder.resolve()
-    return {resolved, *resolved.parents}
+def _way(folder: Path) -> frozenset[Path]:
+    """Return a resolved folder and all that it lies in."""
+    return frozenset({folder, *folder.parents})
 
 
-def by_stem(folder: Path) -> dict[str, Path]:
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def by_stem(folder: Path, *, notes: list[str]) -> dict[str, Path]:
     """Map the name without suffix to the file, for the files in `folder` that may be media.
 
     Of several files with one stem the one with the likeliest suffix is taken.
     """
     best: dict[str, tuple[int, Path]] = {}
-    for path in scan(folder):
+    for path in scan(folder, notes=notes):
         suffix = path.suffix.lower()
         if suffix in _SIDECARS:
             continue

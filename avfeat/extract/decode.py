@@ -22,8 +22,8 @@ from avfeat.extract.media import ClipReader, locate_window
 from avfeat.extract.media.types import Window
 from avfeat.manifests.clips import Clip, Outcome
 
-#: A stream may end this many seconds before the clip does without the clip counting as degraded:
-#: one sampling period at 8 frames per second.
+#: This many seconds of a stream may be missing without the clip counting as degraded: one sampling
+#: period at 8 frames per second.
 SHORT_TOLERANCE = 0.125
 
 #: Frames handed over at once; bounds memory whatever the clip's length.
@@ -183,7 +183,7 @@ class _Decoding:
         if corrupt:
             reasons.append(f"{corrupt} corrupt frames")
         if short > SHORT_TOLERANCE:
-            reasons.append(f"{stream} ends {short:.3f} s early")
+            reasons.append(f"{short:.3f} s of {stream} are not there")
         outcome = Outcome(
             status="degraded" if reasons else "ok",
             kind="corrupt" if corrupt else "short" if reasons else "",

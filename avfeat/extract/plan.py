@@ -112,9 +112,14 @@ class Plan:
         yield from groups.values()
 
     @property
+    def notes(self) -> list[str]:
+        """What the stores found to have changed since rows were made, each said once."""
+        return list(dict.fromkeys(note for task in self.tasks for note in task.writer.notes))
+
+    @property
     def clips_to_decode(self) -> int:
-        """Number of clips that will be decoded."""
-        return len({t.writer.clips[index].id for t in self.tasks for index in t.decode})
+        """Number of times a clip will be decoded: once for each group of stores that needs it."""
+        return sum(len(set().union(*(task.decode for task in group))) for group in self.groups())
 
 
 def store_url(out: str, dataset: str, backbone: str) -> str:
@@ -136,10 +141,13 @@ def make_tasks(
     """Make one task per store, its writer neither prepared nor opened."""
     if not manifest.clips:
         raise UsageError(f"the data set {manifest.dataset!r} has no clips")
+    urls = [store_url(settings.out, manifest.dataset, spec.name) for spec in specs]
+    stored = [_stored_unit_clips(url) for url in urls]
+    # A new store takes after the ones beside it, so that they can share their decoding.
+    default = next(filter(None, stored), None) or auto_unit_clips(manifest)
     tasks = []
-    for spec, info in zip(specs, weights, strict=True):
-        url = store_url(settings.out, manifest.dataset, spec.name)
-        unit_clips = settings.unit_clips or _stored_unit_clips(url) or auto_unit_clips(manifest)
+    for spec, info, url, own in zip(specs, weights, urls, stored, strict=True):
+        unit_clips = settings.unit_clips or own or default
         batch_size = settings.batch_size or spec.batch_size(settings.device.partition(":")[0])
         writer = StoreWriter(
             url,
@@ -215,7 +223,7 @@ def select_clips(manifest: ClipManifest, settings: Settings) -> frozenset[str]:
     UnknownNameError
         A split or clip the data set does not have.
     MediaNotFoundError
-        No media at all, or with ``--strict`` not all of it.
+        With ``--strict``, if not all of them have media.
     """
     known_splits = {clip.split for clip in manifest.clips}
     for split in settings.splits:

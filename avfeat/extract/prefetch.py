@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import traceback
@@ -61,7 +62,9 @@ class ClipStream:
                 return
             raise CancelledError
 
-        try:
+        if cancelled.is_set():
+            return
+        with contextlib.suppress(CancelledError):
             try:
                 self.outcomes = decode(self.job, put, self.times)
             except CancelledError:
@@ -75,9 +78,8 @@ class ClipStream:
                     media=self.job.media,
                 )
                 self.outcomes = {spec.name: failed for spec in self.job.specs}
-            put(None)
-        except CancelledError:
-            return
+            finally:
+                put(None)  # whatever happened: the consumer waits for it
 
 
 def prefetch(jobs: Iterable[ClipJob], *, workers: int) -> Generator[ClipStream, None, None]:
@@ -99,3 +101,4 @@ def prefetch(jobs: Iterable[ClipJob], *, workers: int) -> Generator[ClipStream, 
                 yield waiting.popleft()
         finally:
             cancelled.set()
+            pool.shutdown(wait=False, cancel_futures=True)

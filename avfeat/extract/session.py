@@ -50,6 +50,11 @@ def load_manifest(dataset: str, *, data: Path | None, annotations: Path | None) 
     source = datasets.get(dataset)
     if data is None:
         data = Path(os.environ.get("AVFEAT_DATA", "data")) / dataset
+    if not data.is_dir():
+        raise MediaNotFoundError(
+            f"cannot read the media folder {data}: no such folder. It should hold "
+            f"{source.searched_names()}; name it with --data DIR or $AVFEAT_DATA"
+        )
     manifest = source.load(annotations=annotations, data=data)
     if not manifest.media:
         raise MediaNotFoundError(
@@ -159,7 +164,7 @@ def open_plan(
     with ExitStack() as stack:
         tasks = make_tasks(manifest, specs, infos, settings)
         for task in tasks:
-            task.writer.open()
+            task.writer.lock()
             stack.callback(task.writer.close)
         yield fill_tasks(tasks, manifest, settings, selected)
 
@@ -187,9 +192,14 @@ def execute(
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunReport:
-    """Run a plan whose stores are open, and leave a log of the run in each store."""
+    """Run a plan whose stores are locked, and leave a log of the run in each store.
+
+    Stores that do not exist yet are created once every network is loaded.
+    """
     began = datetime.datetime.now(datetime.UTC)
     models = load_models(plan)
+    for task in plan.tasks:
+        task.writer.create()
     report = run(plan, models, listener=listener, stop=stop)
     if report.rows:
         for task in plan.tasks:

@@ -89,7 +89,7 @@ class Outcome:
     corrupt_frames
         Frames (or audio packets) the decoder could not restore.
     short
-        Seconds by which the stream ends before the clip does.
+        Seconds of the clip that the stream does not cover.
     """
 
     status: Status = "pending"
@@ -131,7 +131,9 @@ class ClipManifest:
     provenance
         What identifies the annotations (file digests, version); stored in manifest.json.
     notes
-        Things worth telling the user about the annotations.
+        Things worth telling the user about annotations and media.
+    annotated_times
+        Whether windows come from annotations, or else from the files' own lengths.
     """
 
     dataset: str
@@ -141,6 +143,7 @@ class ClipManifest:
     classes: tuple[str, ...] = ()
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    annotated_times: bool = True
 
 
 _EVENT = pa.struct(

@@ -57,12 +57,13 @@ class Recipe(BaseModel):
 def library_versions(modality: str) -> dict[str, str]:
     """Return the versions of the libraries that rows of `modality` depend on.
 
-    ``libavcodec`` is the decoder that PyAV carries.
+    Those of FFmpeg are the ones PyAV carries: decoding, timestamps and colour conversion.
     """
     import av
 
     versions = {name: metadata.version(name) for name in _LIBRARIES[modality]}
-    versions["libavcodec"] = ".".join(map(str, av.library_versions["libavcodec"]))
+    for library in ("libavcodec", "libavformat", "libswscale"):
+        versions[library] = ".".join(map(str, av.library_versions[library]))
     return dict(sorted(versions.items()))
 
 

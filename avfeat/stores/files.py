@@ -11,7 +11,7 @@ from typing import Any
 
 import fsspec
 
-from avfeat.errors import StoreError, WriteError
+from avfeat.errors import ReadError, StoreError, WriteError
 
 _SCRATCH = "runs/tmp"
 
@@ -61,8 +61,13 @@ class Files:
         return bool(self._fs.isdir(self.path(name)))
 
     def read(self, name: str) -> bytes:
-        """Read a whole file; FileNotFoundError if it is not there."""
-        return bytes(self._fs.cat_file(self.path(name)))
+        """Read a whole file; FileNotFoundError if it is not there, else ReadError."""
+        try:
+            return bytes(self._fs.cat_file(self.path(name)))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ReadError(f"cannot read {self.path(name)}: {error.strerror or error}") from error
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, atomically.
@@ -96,25 +101,41 @@ class Files:
             scratch.unlink(missing_ok=True)
 
     def move(self, source: str, target: str) -> None:
-        """Rename a file within the root, replacing what is there."""
+        """Rename a file within the root, replacing what is there; WriteError if it cannot be."""
         if self.local is None:
             self._fs.mv(self.path(source), self.path(target))
             return
         destination = Path(self.path(target))
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        Path(self.path(source)).replace(destination)
+        try:
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            Path(self.path(source)).replace(destination)
+        except OSError as error:
+            raise WriteError(explain(str(destination), error)) from error
 
     def remove(self, name: str) -> None:
-        """Delete a file or a folder with all it holds; nothing if it is not there."""
-        if self.exists(name):
-            self._fs.rm(self.path(name), recursive=True)
+        """Delete a file or a folder with all it holds; WriteError if it is there and stays."""
+        try:
+            if self.exists(name):
+                self._fs.rm(self.path(name), recursive=True)
+        except OSError as error:
+            raise WriteError(explain(self.path(name), error)) from error
 
     def list(self, folder: str = "", *, depth: int | None = None) -> list[str]:
-        """All files below `folder`, at any or at most `depth`, sorted, relative to the root."""
+        """All files below `folder`, at any or at most `depth`, sorted, relative to the root.
+
+        Raises
+        ------
+        ReadError
+            If a folder cannot be read: what is in it must not pass for absent.
+        """
         if not self.is_dir(folder):
             return []
         start = len(self._root) + 1
-        found = self._fs.find(self.path(folder), maxdepth=depth)
+        options = {} if self.local is None else {"on_error": "raise"}
+        try:
+            found = self._fs.find(self.path(folder), maxdepth=depth, **options)
+        except OSError as error:
+            raise ReadError(f"cannot read {error.filename}: {error.strerror or error}") from error
         return sorted(str(path)[start:] for path in found)
 
     def clear_scratch(self) -> None:

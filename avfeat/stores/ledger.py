@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from avfeat.errors import IntegrityError
 from avfeat.manifests import jsonfile
 from avfeat.manifests.clips import Outcome
-from avfeat.stores.files import Files
+from avfeat.stores.files import Files, sha256
 
 FOLDER = "ledger"
 _JOURNAL = "journal"
@@ -97,25 +98,32 @@ def read_ledger(files: Files) -> dict[int, LedgerEntry]:
     return entries
 
 
-def commit(files: Files, entry: LedgerEntry, shards: Sequence[tuple[str, bytes]]) -> None:
-    """Commit a unit: its shards, then its ledger entry.
+def commit(files: Files, entry: LedgerEntry, shards: Iterable[tuple[str, bytes]]) -> LedgerEntry:
+    """Commit a unit: its shards one by one, then its ledger entry.
 
     A unit that was committed before (its media came later, or failed clips were retried) must not
     be without its old rows at any instant: the new files are first laid down in a journal, whose
     last file, the new entry, is the commit; then they are moved into place, by a later run if this
     one is killed.
+
+    Returns
+    -------
+    LedgerEntry
+        `entry` with the shards' digests.
     """
     rewriting = files.exists(entry.name)
     folder = f"{_JOURNAL}/{entry.unit:06d}"
     if rewriting:
         files.remove(folder)
+    digests = {}
     for name, data in shards:
         files.write(f"{folder}/{name}" if rewriting else name, data)
-    if not rewriting:
-        files.write(entry.name, entry.to_bytes())
-        return
-    files.write(f"{folder}/entry.json", entry.to_bytes())
-    _apply(files, folder)
+        digests[name] = sha256(data)
+    entry = dataclasses.replace(entry, files=digests)
+    files.write(f"{folder}/entry.json" if rewriting else entry.name, entry.to_bytes())
+    if rewriting:
+        _apply(files, folder)
+    return entry
 
 
 def recover(files: Files) -> None:

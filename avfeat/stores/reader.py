@@ -90,7 +90,7 @@ class FeatureStore(Mapping[str, np.ndarray]):
             If stored bytes are damaged.
         """
         index, outcome = self._locate(clip_id)
-        return self._rows.features(index, outcome.rows, clip_id=clip_id)
+        return self._rows.features(index, (0, outcome.rows), clip_id=clip_id)
 
     def times(self, clip_id: str) -> np.ndarray:
         """Times of a clip's rows: float64 [rows], seconds in the clip.
@@ -99,7 +99,7 @@ class FeatureStore(Mapping[str, np.ndarray]):
         audio window.
         """
         index, outcome = self._locate(clip_id)
-        return self._rows.times(index, outcome.rows, clip_id=clip_id)
+        return self._rows.times(index, (0, outcome.rows), clip_id=clip_id)
 
     def _locate(self, clip_id: str) -> tuple[int, Outcome]:
         outcome = self.outcome(clip_id)

@@ -22,30 +22,30 @@ class StoredRows:
     def __getstate__(self) -> dict[str, Any]:
         return {"_url": self._url, "_group": None}
 
-    def features(self, index: int, rows: int, *, clip_id: str) -> np.ndarray:
-        """Read the first `rows` rows of clip number `index`: float32 [rows, dim].
+    def features(self, index: int, span: tuple[int, int], *, clip_id: str) -> np.ndarray:
+        """Read rows ``[span[0], span[1])`` of clip number `index`: float32 [rows, dim].
 
         Raises
         ------
         IntegrityError
             If a chunk is gone or fails its checksum; the message names `clip_id`.
         """
-        values = self._read("features", index, rows, clip_id)
+        values = self._read("features", index, span, clip_id)
         if np.isnan(values).any():
             raise IntegrityError(f"{self._url}: clip {clip_id}: a chunk of features is gone")
         return values
 
-    def times(self, index: int, rows: int, *, clip_id: str) -> np.ndarray:
-        """Read the times of the first `rows` rows: float64 [rows], seconds in the clip."""
-        values = self._read("time", index, rows, clip_id)
+    def times(self, index: int, span: tuple[int, int], *, clip_id: str) -> np.ndarray:
+        """Read the times of rows ``[span[0], span[1])``: float64 [rows], seconds in the clip."""
+        values = self._read("time", index, span, clip_id)
         if np.isnan(values).any():
             raise IntegrityError(f"{self._url}: clip {clip_id}: a chunk of times is gone")
         return values
 
-    def _read(self, name: str, index: int, rows: int, clip_id: str) -> np.ndarray:
+    def _read(self, name: str, index: int, span: tuple[int, int], clip_id: str) -> np.ndarray:
         try:
             if self._group is None:
                 self._group = zarr.open_group(self._url, mode="r")
-            return np.asarray(self._group[name][index, :rows])
+            return np.asarray(self._group[name][index, span[0] : span[1]])
         except Exception as error:
             raise IntegrityError(f"{self._url}: clip {clip_id}: {name}: {error}") from error

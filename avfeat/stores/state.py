@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avfeat.errors import IntegrityError, StoreError, StoreNotFoundError
-from avfeat.manifests.clips import SCHEMA, WITH_ROWS, Clip, Outcome, from_table
+from avfeat.manifests.clips import SCHEMA, WITH_ROWS, Clip, ClipManifest, Outcome, from_table
 from avfeat.manifests.store import StoreManifest
 from avfeat.stores.files import Files, sha256
 from avfeat.stores.ledger import LedgerEntry, read_ledger
@@ -105,7 +104,8 @@ def read_clips(files: Files) -> tuple[tuple[Clip, ...], tuple[Outcome, ...], str
         return None
     data = files.read(CLIPS)
     try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+        # Not read_table: its scanner threads may outlive the interpreter and abort it at exit.
+        table = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
     except (pa.ArrowException, OSError):
         return None
     if table.schema != SCHEMA:
@@ -140,23 +140,39 @@ def overlay(
     return tuple(result)
 
 
-def merge_clips(files: Files, state: StoreState, current: Sequence[Clip]) -> tuple[Clip, ...]:
-    """Keep stored clips in their order, with today's labels; append the new ones."""
-    known = {clip.id: clip for clip in current}
+def merge_clips(
+    files: Files, state: StoreState, manifest: ClipManifest
+) -> tuple[tuple[Clip, ...], list[str]]:
+    """Keep stored clips in their order, with today's labels; append the new ones.
+
+    Returns
+    -------
+    clips, notes
+        The store's clips from now on, and what was found to have changed: rows whose media file
+        has another length today are kept as they are.
+
+    Raises
+    ------
+    StoreError
+        If the store is of other clips altogether, or annotated times of a clip with rows changed.
+    """
+    known = {clip.id: clip for clip in manifest.clips}
     if not any(clip.id in known for clip in state.clips):
         raise StoreError(
             f"{files} holds other clips (such as {state.clips[0].id}) and none of these; "
             "choose another folder with --out"
         )
+    clips, notes = [], []
     for clip, outcome in zip(state.clips, state.outcomes, strict=True):
-        now = known.get(clip.id, clip)
+        now = known.pop(clip.id, clip)
         if outcome.status in WITH_ROWS and (clip.start, clip.end) != (now.start, now.end):
-            raise StoreError(
-                f"{files}: clip {clip.id} was extracted from {clip.start:g}-{clip.end:g} s, and is "
-                f"{now.start:g}-{now.end:g} s now; choose another folder with --out"
+            what = (
+                f"clip {clip.id} was extracted from {clip.start:g}-{clip.end:g} s, and is "
+                f"{now.start:g}-{now.end:g} s now"
             )
-    stored = {clip.id for clip in state.clips}
-    return (
-        *(known.get(clip.id, clip) for clip in state.clips),
-        *(clip for clip in current if clip.id not in stored),
-    )
+            if manifest.annotated_times:
+                raise StoreError(f"{files}: {what}; choose another folder with --out")
+            notes.append(f"{what}: its file was changed; the rows of the old one are kept")
+            now = clip
+        clips.append(now)
+    return (*clips, *known.values()), notes

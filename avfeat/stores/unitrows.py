@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,8 @@ class UnitRows:
 
     def close(self) -> None:
         """Give the rows up."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk: it flushes once more what is given up
+            self._file.close()
 
     def append(self, position: int, features: np.ndarray, times: np.ndarray) -> None:
         """Append rows to the clip at `position` in the unit.

@@ -153,8 +153,8 @@ def _check_unit(
         if rows is None or outcome.status not in WITH_ROWS:
             continue
         try:
-            features = rows.features(index, outcome.rows, clip_id=clip_id)
-            times = rows.times(index, outcome.rows, clip_id=clip_id)
+            features = rows.features(index, (0, outcome.rows), clip_id=clip_id)
+            times = rows.times(index, (0, outcome.rows), clip_id=clip_id)
         except IntegrityError as error:
             report.problems.append(f"unit {entry.unit}, clip {clip_id}: {error}")
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import filelock
@@ -33,7 +33,7 @@ from avfeat.stores.arrays import (
     metadata_files,
     plan_layout,
 )
-from avfeat.stores.files import Files, sha256
+from avfeat.stores.files import Files, explain, sha256
 from avfeat.stores.ledger import LedgerEntry, commit, read_ledger, recover
 from avfeat.stores.rows import StoredRows
 from avfeat.stores.state import (
@@ -53,8 +53,8 @@ from avfeat.stores.unitrows import UnitRows
 class StoreWriter:
     """The one writer of a store.
 
-    `prepare` only reads: it says what the store would hold (for a dry run). `open` takes the
-    store's lock, finishes what a killed run left, and creates what is not there yet.
+    `prepare` only reads: it says what the store would hold (for a dry run). `lock` keeps others
+    out and finishes what a killed run left; `create` writes what is not there yet.
 
     Parameters
     ----------
@@ -91,6 +91,7 @@ class StoreWriter:
         self.layout: Layout
         self.clips: tuple[Clip, ...] = ()
         self.outcomes: list[Outcome] = []
+        self.notes: list[str] = []
         self._manifest = manifest
         self._sources = sources
         self._rows = rows
@@ -140,7 +141,7 @@ class StoreWriter:
                 f"not {self._manifest.dataset!r}; choose another folder with --out"
             )
         state = self._load(stored)
-        self.clips = merge_clips(self.files, state, self._manifest.clips)
+        self.clips, self.notes = merge_clips(self.files, state, self._manifest)
         added = len(self.clips) - len(state.clips)
         self.outcomes = [*state.outcomes, *[Outcome()] * added]
         self._ledger = dict(state.ledger)
@@ -195,7 +196,12 @@ class StoreWriter:
         )
 
     def open(self) -> None:
-        """Lock the store, finish what a killed run left, create what is missing.
+        """Lock the store and create what is missing: `lock`, then `create`."""
+        self.lock()
+        self.create()
+
+    def lock(self) -> None:
+        """Lock the store, finish what a killed run left, and `prepare`; creates nothing yet.
 
         Raises
         ------
@@ -207,11 +213,14 @@ class StoreWriter:
         try:
             recover(self.files)
             self.prepare()
-            self._remove_orphans()
-            self._write_metadata()
         except BaseException:
             self.close()
             raise
+
+    def create(self) -> None:
+        """Write what is missing of a locked store, and delete what was never committed."""
+        self._remove_orphans()
+        self._write_metadata()
 
     def _acquire(self) -> None:
         if self.files.local is None:
@@ -219,16 +228,16 @@ class StoreWriter:
         path = self.files.local / RUNS / "lock"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise WriteError(f"cannot write to {self.files}: {error}") from error
-        self._lock = filelock.FileLock(path)
-        try:
+            self._lock = filelock.FileLock(path)
             self._lock.acquire(blocking=False)
         except filelock.Timeout:
             self._lock = None
             raise StoreBusyError(
                 f"another process is writing to {self.files}; wait for it, or stop it"
             ) from None
+        except OSError as error:
+            self._lock = None
+            raise WriteError(explain(str(self.files), error)) from error
 
     def close(self) -> None:
         """Release the lock."""
@@ -293,11 +302,13 @@ class StoreWriter:
             for position, index in enumerate(self.layout.unit_range(unit)):
                 outcome, clip_id = self.outcomes[index], self.clips[index].id
                 if outcome.status in WITH_ROWS:
-                    rows.append(
-                        position,
-                        stored.features(index, outcome.rows, clip_id=clip_id),
-                        stored.times(index, outcome.rows, clip_id=clip_id),
-                    )
+                    for first in range(0, outcome.rows, self.layout.chunk_rows):
+                        span = (first, min(first + self.layout.chunk_rows, outcome.rows))
+                        rows.append(
+                            position,
+                            stored.features(index, span, clip_id=clip_id),
+                            stored.times(index, span, clip_id=clip_id),
+                        )
         except BaseException:
             rows.close()
             raise
@@ -322,20 +333,18 @@ class StoreWriter:
         unit, indices = rows.unit, self.layout.unit_range(rows.unit)
         for index, outcome in outcomes.items():
             self.outcomes[index] = outcome
-        shards = [
-            shard
-            for block, features, times in rows.blocks()
-            for shard in encode_unit_block(self.layout, unit, block, features, times).items()
-        ]
-        shards += encode_lengths(self.layout, unit, rows.lengths).items()
-        entry = LedgerEntry(
-            unit=unit,
-            fingerprint=self.recipe.fingerprint,
-            clips=tuple((self.clips[index].id, self.outcomes[index]) for index in indices),
-            files={name: sha256(data) for name, data in shards},
+        clips = tuple((self.clips[index].id, self.outcomes[index]) for index in indices)
+        self._ledger[unit] = commit(
+            self.files,
+            LedgerEntry(unit, self.recipe.fingerprint, clips, files={}),
+            self._shards(rows),
         )
-        commit(self.files, entry, shards)
-        self._ledger[unit] = entry
+
+    def _shards(self, rows: UnitRows) -> Iterator[tuple[str, bytes]]:
+        """Encode a unit shard by shard, so that a long clip is never in memory whole."""
+        for block, features, times in rows.blocks():
+            yield from encode_unit_block(self.layout, rows.unit, block, features, times).items()
+        yield from encode_lengths(self.layout, rows.unit, rows.lengths).items()
 
     def finish(self) -> None:
         """Bring clips.parquet and manifest.json up to date with the ledger."""
@@ -350,7 +359,10 @@ class StoreWriter:
             stored = peek(self.files)
             if stored is not None:
                 kept = {name: sha for name, sha in stored.files.items() if name not in unwritten}
-                busy = stored.model_copy(update={"at_rest": False, "files": kept})
+                busy = stored.model_copy(
+                    # Drift too: rows of this run are committed before it ends.
+                    update={"at_rest": False, "files": kept, "drift": self._drift}
+                )
                 self.files.write(MANIFEST, busy.to_bytes())
             self._at_rest = False
 

@@ -178,7 +178,7 @@ def test_every_event_row_is_kept_or_counted(manifest: ClipManifest) -> None:
     left_out = {"audio": 4_131 - kept["audio"], "visual": 2_495 - kept["visual"]}
     assert left_out == {"audio": UNMATCHED["audio"], "visual": UNMATCHED["visual"]}
     assert manifest.notes == tuple(
-        f"AVVP_eval_{name}.csv: {rows} rows name no clip of val or test (left out)"
+        f"AVVP_eval_{name}.csv: {rows} rows name no clip (left out)"
         for name, rows in left_out.items()
     )
     assert not any(clip.events for clip in manifest.clips if clip.split == "train")

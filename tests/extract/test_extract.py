@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from support import Cli, Corpus, tree, write_llp
+from support import Cli, Corpus, KilledError, tree, write_llp
 
 import avfeat as package
 from avfeat.errors import RandomWeightsError
@@ -219,16 +219,20 @@ def test_folder_takes_clips_of_any_length_and_grows(avfeat: Cli, tmp_path: Path)
     avfeat("extract", *options)
     image = package.open_store("features/folder/tiny_image", allow_random=True)
     audio = package.open_store("features/folder/tiny_audio", allow_random=True)
-    assert {clip: len(rows) for clip, rows in image.items()} == {"a": 24, "sub/b": 12}
-    assert list(audio) == ["a"]
-    assert audio.outcome("sub/b").status == "no_audio"
-    kept = image["a"]
+    assert {clip: len(rows) for clip, rows in image.items()} == {"a.mp4": 24, "sub/b.mp4": 12}
+    assert list(audio) == ["a.mp4"]
+    assert audio.outcome("sub/b.mp4").status == "no_audio"
+    kept = image["a.mp4"]
     make_clip(media / "aa.mp4", fps=10, duration=40.0, size=(128, 96), audio=AudioTrack())
     avfeat("extract", *options)
     grown = package.open_store("features/folder/tiny_image", allow_random=True)
-    assert {clip: len(rows) for clip, rows in grown.items()} == {"a": 24, "sub/b": 12, "aa": 320}
-    np.testing.assert_array_equal(grown["a"], kept)
-    np.testing.assert_allclose(np.diff(grown.times("aa")), 0.125, atol=0.1001)
+    assert {clip: len(rows) for clip, rows in grown.items()} == {
+        "a.mp4": 24,
+        "sub/b.mp4": 12,
+        "aa.mp4": 320,
+    }
+    np.testing.assert_array_equal(grown["a.mp4"], kept)
+    np.testing.assert_allclose(np.diff(grown.times("aa.mp4")), 0.125, atol=0.1001)
     avfeat("verify", "features")
 
 
@@ -238,7 +242,9 @@ def test_another_folder_does_not_mix_into_a_store(avfeat: Cli, tmp_path: Path) -
         make_clip(tmp_path / name / f"{name}.mp4", fps=10, duration=1.0, size=(128, 96))
     options = ("extract", "-d", "folder", "--weights", "random", "-b", "tiny_image", "--data")
     avfeat(*options, tmp_path / "one")
-    assert "holds other clips (such as one)" in avfeat(*options, tmp_path / "two", code=2).stderr
+    assert (
+        "holds other clips (such as one.mp4)" in avfeat(*options, tmp_path / "two", code=2).stderr
+    )
 
 
 def test_untrimmed_media_is_cut_at_the_annotated_start(avfeat: Cli, tmp_path: Path) -> None:
@@ -336,3 +342,123 @@ def test_dry_run_prints_the_plan_and_writes_nothing(avfeat: Cli, corpus: Corpus)
     plan = json.loads(avfeat("extract", "-b", "senet154", *options, "--dry-run", "--json").stdout)
     assert not plan["stores"][0]["weights"]["at_hand"]
     assert "senet154" in avfeat("extract", "-b", "senet154", *options, "--dry-run").stdout
+
+
+def test_a_file_that_changed_keeps_its_rows_and_holds_nobody_up(
+    avfeat: Cli, tmp_path: Path
+) -> None:
+    media = tmp_path / "videos"
+    media.mkdir()
+    for name in ("a", "b"):
+        make_clip(media / f"{name}.mp4", fps=8, duration=3.0, size=(128, 96))
+    options = (
+        "extract",
+        "-b",
+        "tiny_image",
+        "-d",
+        "folder",
+        "--data",
+        media,
+        "--weights",
+        "random",
+    )
+    avfeat(*options)
+    rows = dict(package.open_store("features/folder/tiny_image", allow_random=True))
+    (media / "a.mp4").write_bytes(b"")
+    make_clip(media / "b.mp4", fps=8, duration=5.0, size=(128, 96))
+    make_clip(media / "c.mp4", fps=8, duration=1.0, size=(128, 96))
+    result = avfeat(*options)
+    for name in ("a", "b"):
+        assert f"note: clip {name}.mp4 was extracted from 0-3 s" in result.stderr
+    store = package.open_store("features/folder/tiny_image", allow_random=True)
+    assert list(store) == ["a.mp4", "b.mp4", "c.mp4"]
+    for name, kept in rows.items():
+        np.testing.assert_array_equal(store[name], kept)
+    avfeat("verify", "features")
+
+
+def test_drift_is_recorded_before_the_first_row_of_it(
+    avfeat: Cli, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from avfeat.extract import plan
+    from avfeat.stores.writer import StoreWriter
+
+    avfeat("extract", "-b", "tiny_image", *corpus.options, "--split", "test")
+
+    def killed(self: StoreWriter) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan, "library_versions", lambda modality: {"torch": "9.9"})
+        patch.setattr(StoreWriter, "finish", killed)
+        with pytest.raises(KilledError):
+            avfeat("extract", "-b", "tiny_image", *corpus.options, "--allow-drift")
+    avfeat("extract", "-b", "tiny_image", *corpus.options)
+    summary = json.loads(avfeat("inspect", "features/llp/tiny_image", "--json").stdout)
+    assert summary["drift"] == [{"torch": "9.9"}]
+
+
+def test_a_refused_run_creates_no_store(avfeat: Cli, corpus: Corpus) -> None:
+    avfeat("extract", "-b", "tiny_snippet", *corpus.options)
+    options = (*corpus.options, "--weights", "random:1")
+    avfeat("extract", "-b", "tiny_image,tiny_snippet", *options, code=2)
+    assert not tree(Path("features/llp/tiny_image"))
+
+
+def test_a_new_backbone_takes_after_the_stores_beside_it(avfeat: Cli, corpus: Corpus) -> None:
+    avfeat("extract", "-b", "tiny_image", *corpus.options, "--unit-clips", 3, "--split", "val")
+    result = avfeat("extract", "-b", "tiny_image,tiny_audio", *corpus.options, "--json")
+    assert json.loads(result.stdout)["clips_decoded"] == 9
+    assert "9 clips to extract" in result.stderr
+
+
+def test_sound_that_begins_late_is_reported(avfeat: Cli, tmp_path: Path) -> None:
+    media = tmp_path / "videos"
+    media.mkdir()
+    late = AudioTrack([(0.0, 10.0, 440.0, 0.3)], rate=16000, start=6.0)
+    make_clip(media / "late.mp4", fps=8, size=(128, 96), audio=late)
+    avfeat("extract", "-b", "tiny_audio", "-d", "folder", "--data", media, "--weights", "random")
+    outcome = package.open_store("features/folder/tiny_audio", allow_random=True).outcome(
+        "late.mp4"
+    )
+    assert (outcome.status, outcome.kind) == ("degraded", "short")
+    assert outcome.short == pytest.approx(6.0, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["vggish,r2plus1d_18", pytest.param("all", marks=pytest.mark.slow)],
+)
+def test_the_real_clip_has_the_shapes_of_the_papers(
+    avfeat: Cli, shared: Path, names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    original = av.open
+
+    def count(file: object, *args: object, **kwargs: object) -> object:
+        opened.append(str(file))
+        return original(file, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(av, "open", count)
+    options = ("--data", shared / "media", "--annotations", shared / "data" / "llp")
+    avfeat("extract", "-b", names, "-d", "llp", *options, "--weights", "random")
+    assert len(opened) == 1
+    shapes = {
+        "vggish": (10, 128),
+        "resnet152": (80, 2048),
+        "vgg19_bn": (80, 4096),
+        "senet154": (80, 2048),
+        "r2plus1d_18": (10, 512),
+    }
+    for name in shapes if names == "all" else names.split(","):
+        store = package.open_store(f"features/llp/{name}", allow_random=True)
+        assert store["BjCEufrlXm4_20_30"].shape == shapes[name]
+        assert store.manifest.counts == {"ok": 1, "missing": 11848}
+    avfeat("verify", "features")
+
+
+@pytest.mark.slow
+def test_the_demo_ends_with_a_picture_per_clip(avfeat: Cli) -> None:
+    avfeat("demo")
+    assert len(list(Path("avfeat-demo/pictures").glob("*.png"))) == 6
+    avfeat("verify", "avfeat-demo/features")

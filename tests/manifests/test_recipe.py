@@ -110,11 +110,14 @@ def test_other_fields_are_refused() -> None:
         Recipe(**{key: value for key, value in FIELDS.items() if key != "weights"})
 
 
+FFMPEG = ("av", "libavcodec", "libavformat", "libswscale")
+
+
 @pytest.mark.parametrize(
     ("modality", "names"),
     [
-        ("visual", ["av", "libavcodec", "numpy", "pillow", "timm", "torch", "torchvision"]),
-        ("audio", ["av", "libavcodec", "numpy", "soxr", "torch"]),
+        ("visual", [*FFMPEG, "numpy", "pillow", "timm", "torch", "torchvision"]),
+        ("audio", [*FFMPEG, "numpy", "soxr", "torch"]),
     ],
 )
 def test_the_libraries_that_rows_depend_on(modality: str, names: list[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from fractions import Fraction
 from typing import Any, cast
 
 import av.error
@@ -81,13 +80,14 @@ class _Sound:
         else:
             self.rate = self._first.sample_rate
         self._written = 0  # samples since the origin
-        self._sounding = 0  # of them, up to the last one that the stream gave
+        self._begun = False
+        self._heard = 0  # samples of the window that the stream gave
+        self._bounds = (round(lead * self.rate), round((lead + exact(window.length)) * self.rate))
 
     def short(self) -> float:
-        """Seconds of the window after the stream's end."""
-        end = self._origin + Fraction(self._sounding, self.rate)
-        start, stop = exact(self._window.start), exact(self._window.end)
-        return float(max(Fraction(0), stop - max(start, end)))
+        """Seconds of the window for which the stream gave no sound."""
+        first, end = self._bounds
+        return float(max(0, end - first - self._heard)) / float(self.rate)
 
     def __iter__(self) -> Iterator[Mono]:
         """Place every frame by its timestamp, filling gaps with silence."""
@@ -106,14 +106,17 @@ class _Sound:
                 time = (frame.pts * unit) + offset * base - self._origin
                 stamped = round(time * self.rate)
                 # Only a stamp says where the first sample is; later ones are counted on.
-                if self._sounding == 0 or abs(stamped - self._written) > slack:
+                if not self._begun or abs(stamped - self._written) > slack:
                     at = stamped
             if at < self._written:
                 samples = samples[self._written - at :]
             yield from self._silence(at - self._written)
             if len(samples) > 0:
+                self._begun = True
+                first, end = self._bounds
+                inside = min(self._written + len(samples), end) - max(self._written, first)
+                self._heard += max(0, inside)
                 self._written += len(samples)
-                self._sounding = self._written
                 yield samples
             frame = next(self._frames, None)
 

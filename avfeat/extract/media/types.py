@@ -104,9 +104,9 @@ class DecodeReport:
         Decoded frames that the decoder marks corrupt, packets that it refuses, and wanted frames
         that never came out and were replaced by a neighbour.
     video_short
-        Seconds by which the video stream ends before the window does.
+        Seconds of the window before the video stream's first frame and after its last.
     audio_short
-        Seconds of silence that had to be added at the end of the audio.
+        Seconds of the window without sound in the stream, at its ends or inside; they are silence.
     """
 
     corrupt_frames: int = 0

@@ -31,20 +31,22 @@ def read_frames(
     scan = scan_window(media, window, to_end=rule == "avvp" and window.whole)
     if len(scan.timeline) == 0:
         raise MediaError("undecodable", f"{media.name}: the video stream holds no frames")
-    report.video_short = _short(scan.timeline, window) if scan.ended else 0.0
+    report.video_short = _short(scan.timeline, window, ended=scan.ended)
     picks = select(rule, scan.timeline, window=window, fps=fps, count=count)
     start = exact(window.start)
     for index, (name, frame) in enumerate(_matched(media, scan, scan.names(picks), report)):
         yield Frame(index, float(scan.time(name) - start), frame.rgb(rotation // 90))
 
 
-def _short(timeline: Timeline, window: Window) -> float:
-    """Seconds between the end of the last frame and the end of the window, if that is later."""
+def _short(timeline: Timeline, window: Window, *, ended: bool) -> float:
+    """Seconds of the window before the first frame and, if the stream `ended`, after the last."""
     last = int(timeline.durations[-1]) * timeline.time_base
     if last == 0 and timeline.rate:
         last = 1 / timeline.rate
     end = int(timeline.ticks[-1]) * timeline.time_base + last
-    return max(0.0, float(exact(window.end) - end))
+    first = int(timeline.ticks[0]) * timeline.time_base
+    missing_after = float(exact(window.end) - end) if ended else 0.0
+    return max(0.0, missing_after) + max(0.0, float(first - exact(window.start)))
 
 
 class _Decoded:
