@@ -150,13 +150,16 @@ def plan(console: Console, summary: dict[str, Any]) -> None:
             for entry in summary["stores"]
         ],
     )
+    for entry in summary["stores"]:
+        record = entry["weights"]
+        if not record["at_hand"]:
+            mib = f" ({record['size_mib']:.0f} MiB)" if record["size_mib"] else ""
+            console.print(f"{record['weights']}: {record['url']}{mib}", soft_wrap=True)
+            console.print(f"  to {record['path']}", soft_wrap=True)
 
 
 def _weights(record: dict[str, Any]) -> str:
-    if record["at_hand"]:
-        return f"{record['weights']}, at hand"
-    mib = f"{record['size_mib']:.0f} MiB " if record["size_mib"] else ""
-    return f"{record['weights']}, to be fetched: {mib}from {record['url']}"
+    return f"{record['weights']}, {'at hand' if record['at_hand'] else 'to be fetched'}"
 
 
 def verified(console: Console, report: Any) -> None:
@@ -166,6 +169,10 @@ def verified(console: Console, report: Any) -> None:
     for note in report.notes[:20]:
         console.print(Text(f"{report.store}: note: {note}", style="yellow"))
     if report.problems:
+        console.print(
+            "To mend a unit, delete its ledger/<unit>.json and run the same extract command again: "
+            "its clips are done again. Other files but manifest.json are rebuilt by that command."
+        )
         verdict = Text(f"{len(report.problems)} problems", "red")
     elif report.finished:
         verdict = Text("whole", "green")

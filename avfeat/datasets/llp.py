@@ -106,7 +106,7 @@ def _fetch() -> Path:
             raise AnnotationError(
                 f"the LLP annotation file {name} is not at hand and could not be fetched: {error}\n"
                 "Name a folder that holds the official CSV files with --annotations DIR "
-                f"(they are the data/ folder of {_URL.split('/data/')[0]})"
+                "(they are the data/ folder of https://github.com/YapengTian/AVVP-ECCV20)"
             ) from error
     return folder
 

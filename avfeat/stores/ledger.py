@@ -91,7 +91,13 @@ def read_ledger(files: Files) -> dict[int, LedgerEntry]:
     for name in files.list(FOLDER):
         if not is_entry(name):  # what a file browser left there
             continue
-        entry = LedgerEntry.from_bytes(files.read(name), f"{files}/{name}")
+        try:
+            entry = LedgerEntry.from_bytes(files.read(name), f"{files}/{name}")
+        except IntegrityError as error:
+            raise IntegrityError(
+                f"{error}; delete that file and run the same extract command again: the clips of "
+                "its unit are done again"
+            ) from error
         if entry.name != name:
             raise IntegrityError(f"{files}/{name} is damaged: it is the entry of unit {entry.unit}")
         entries[entry.unit] = entry

@@ -12,7 +12,7 @@ from avfeat.errors import IntegrityError, StoreError, StoreNotFoundError
 from avfeat.manifests.clips import SCHEMA, WITH_ROWS, Clip, ClipManifest, Outcome, from_table
 from avfeat.manifests.store import StoreManifest
 from avfeat.stores.files import Files, sha256
-from avfeat.stores.ledger import LedgerEntry, read_ledger
+from avfeat.stores.ledger import LedgerEntry, ledger_name, read_ledger
 
 MANIFEST = "manifest.json"
 CLIPS = "clips.parquet"
@@ -56,21 +56,22 @@ def peek(files: Files) -> StoreManifest | None:
     if other:
         raise StoreError(
             f"{files} is not an avfeat store (no {MANIFEST}) and is not empty "
-            f"(it holds {other[0]}); choose another folder with --out"
+            f"(it holds {other[0]}); name a store, or choose another folder with --out"
         )
     return None
 
 
-def load_state(files: Files, *, check_clips: bool = True) -> StoreState:
+def load_state(files: Files, *, complete: bool = True) -> StoreState:
     """Load a store's state.
 
     Parameters
     ----------
     files
         The store.
-    check_clips
-        Refuse a clips.parquet that is not the one manifest.json was written with. (Not while the
-        manifest is not at rest: a run may have been killed between writing the two.)
+    complete
+        Refuse a store of which a ledger entry is gone, or whose clips.parquet is not the one
+        manifest.json was written with. (The latter not while the manifest is not at rest: a run
+        may have been killed between writing the two.) A writer mends both.
 
     Raises
     ------
@@ -88,18 +89,24 @@ def load_state(files: Files, *, check_clips: bool = True) -> StoreState:
             f"{files}/{CLIPS} is gone or damaged; run the same extract command again: "
             "it is rebuilt from annotations and ledger"
         )
-    clips, outcomes, digest = table
-    if check_clips and manifest.at_rest and digest != manifest.files.get(CLIPS):
+    clips, digest = table
+    if complete and manifest.at_rest and digest != manifest.files.get(CLIPS):
         raise IntegrityError(
             f"{files}/{CLIPS} was changed: it is not the file that {MANIFEST} was written with; "
             "run the same extract command again: it is rebuilt from annotations and ledger"
         )
     ledger = read_ledger(files)
-    return StoreState(manifest, clips, overlay(files, manifest, clips, outcomes, ledger), ledger)
+    gone = [unit for unit in map(int, manifest.ledger) if unit not in ledger]
+    if complete and gone:
+        raise IntegrityError(
+            f"{files}/{ledger_name(gone[0])} is gone; run the same extract command again: "
+            "the clips of its unit are done again"
+        )
+    return StoreState(manifest, clips, overlay(files, manifest, clips, ledger), ledger)
 
 
-def read_clips(files: Files) -> tuple[tuple[Clip, ...], tuple[Outcome, ...], str] | None:
-    """Read clips.parquet: clips, outcomes and the file's sha256; None if it is gone or damaged."""
+def read_clips(files: Files) -> tuple[tuple[Clip, ...], str] | None:
+    """Read clips.parquet: clips and the file's sha256; None if it is gone or damaged."""
     if not files.exists(CLIPS):
         return None
     data = files.read(CLIPS)
@@ -110,24 +117,26 @@ def read_clips(files: Files) -> tuple[tuple[Clip, ...], tuple[Outcome, ...], str
         return None
     if table.schema != SCHEMA:
         return None
-    return *from_table(table), sha256(data)
+    return from_table(table)[0], sha256(data)
 
 
 def overlay(
     files: Files,
     manifest: StoreManifest,
     clips: tuple[Clip, ...],
-    outcomes: tuple[Outcome, ...],
     ledger: Mapping[int, LedgerEntry],
 ) -> tuple[Outcome, ...]:
-    """Replace each clip's outcome by what the ledger says of it.
+    """Say what became of each clip: what the ledger says, else ``pending``.
+
+    The outcomes in clips.parquet are a copy for readers without avfeat; a unit whose ledger entry
+    is gone is not committed, whatever they say.
 
     Raises
     ------
     IntegrityError
         If a ledger entry is of another recipe or lists other clips than the store does.
     """
-    result = list(outcomes)
+    result = [Outcome()] * len(clips)
     for unit, entry in ledger.items():
         if entry.fingerprint != manifest.fingerprint:
             raise IntegrityError(f"{files}/{entry.name} is of another recipe than the store")

@@ -75,7 +75,8 @@ def verify(url: str) -> VerifyReport:
     if table is None or len(table[0]) < manifest.layout.clips:
         report.problems.append(f"{CLIPS} cannot be read, so rows cannot be told by clip")
         return report
-    clips, outcomes = table[0], list(table[1])
+    clips = table[0]
+    outcomes = [Outcome()] * len(clips)
     ledger = _check_ledger(report, files, manifest, clips)
     # Damaged metadata would be found again in every row; the shards' digests speak for the rows.
     arrays_sound = all(right for name, right in sound.items() if name.startswith(f"{GROUP}/"))
@@ -116,7 +117,7 @@ def _check_ledger(
         ids = [clips[index].id for index in manifest.layout.unit_range(unit)]
         where = f"unit {unit} (clips {ids[0]} to {ids[-1]}): {name}"
         if name not in present:
-            if listed is not None:
+            if listed is not None or (manifest.complete and manifest.at_rest):
                 report.problems.append(f"{where} is gone")
             continue
         report.files += 1
@@ -195,6 +196,6 @@ def _note_unfinished(
         if name in known or name.startswith((f"{RUNS}/", "journal/")) or is_entry(name):
             continue
         if name.startswith(shards):
-            report.notes.append(f"{name} belongs to no committed unit; the next run removes it")
+            report.notes.append(f"{name} belongs to no committed unit")
         elif manifest.at_rest or not name.startswith(f"{GROUP}/"):
             report.notes.append(f"{name} is not part of the store")

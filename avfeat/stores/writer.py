@@ -34,7 +34,7 @@ from avfeat.stores.arrays import (
     plan_layout,
 )
 from avfeat.stores.files import Files, explain, sha256
-from avfeat.stores.ledger import LedgerEntry, commit, read_ledger, recover
+from avfeat.stores.ledger import LedgerEntry, commit, ledger_name, read_ledger, recover
 from avfeat.stores.rows import StoredRows
 from avfeat.stores.state import (
     CLIPS,
@@ -100,6 +100,7 @@ class StoreWriter:
         self._allow_drift = allow_drift
         self._drift: list[dict[str, str]] = []
         self._ledger: dict[int, LedgerEntry] = {}
+        self._lost: set[int] = set()
         self._metadata: dict[str, bytes] = {}
         self._at_rest = True
         self._lock: filelock.FileLock | None = None
@@ -145,6 +146,11 @@ class StoreWriter:
         added = len(self.clips) - len(state.clips)
         self.outcomes = [*state.outcomes, *[Outcome()] * added]
         self._ledger = dict(state.ledger)
+        self._lost = {unit for unit in map(int, stored.ledger) if unit not in state.ledger}
+        self.notes += [
+            f"{self.files}/{ledger_name(unit)} is gone: the clips of unit {unit} are done again"
+            for unit in sorted(self._lost)
+        ]
         self._drift = [*stored.drift, *self._drift]
         self.layout = stored.layout.model_copy(
             update={
@@ -155,7 +161,7 @@ class StoreWriter:
 
     def _load(self, stored: StoreManifest) -> StoreState:
         if read_clips(self.files) is not None:
-            return load_state(self.files, check_clips=False)
+            return load_state(self.files, complete=False)
         # Deleted, damaged, or the run was killed while the store was created: the data set and
         # the ledger hold the same, and `overlay` refuses when they do not agree.
         clips = self._manifest.clips
@@ -165,10 +171,7 @@ class StoreWriter:
                 "the store; restore the file or start a new store with --out"
             )
         ledger = read_ledger(self.files)
-        pending = (Outcome(),) * len(clips)
-        return StoreState(
-            stored, clips, overlay(self.files, stored, clips, pending, ledger), ledger
-        )
+        return StoreState(stored, clips, overlay(self.files, stored, clips, ledger), ledger)
 
     def _check_recipe(self, stored: StoreManifest, *, ignore_weights: bool) -> None:
         changed = differences(stored.recipe, self.recipe)
@@ -250,7 +253,8 @@ class StoreWriter:
         committed = {name for entry in self._ledger.values() for name in entry.files}
         for array in ("features", "time", "length"):
             for name in self.files.list(f"{GROUP}/{array}/c"):
-                if name not in committed:
+                # What lost its ledger entry alone stays until its unit is done again.
+                if name not in committed and int(name.split("/")[3]) not in self._lost:
                     self.files.remove(name)
 
     def _write_metadata(self) -> None:

@@ -14,7 +14,7 @@ import torch
 from support import Cli, Corpus, KilledError, tree, write_llp
 
 import avfeat as package
-from avfeat.errors import RandomWeightsError
+from avfeat.errors import IntegrityError, RandomWeightsError
 from avfeat.extract import backbones, transforms
 from avfeat.extract.backbones import Geometry
 from avfeat.extract.media import ClipReader, Window
@@ -396,6 +396,40 @@ def test_drift_is_recorded_before_the_first_row_of_it(
     avfeat("extract", "-b", "tiny_image", *corpus.options)
     summary = json.loads(avfeat("inspect", "features/llp/tiny_image", "--json").stdout)
     assert summary["drift"] == [{"torch": "9.9"}]
+
+
+@pytest.mark.parametrize("damage", ["ledger gone", "ledger cut", "shard gone", "shard flipped"])
+def test_a_damaged_unit_is_mended_by_the_way_that_verify_tells(
+    avfeat: Cli, corpus: Corpus, damage: str
+) -> None:
+    """Delete the unit's ledger entry, run again: its clips are done again, to the same bytes."""
+    options = ("extract", "-b", "tiny_image", *corpus.options, "--unit-clips", 2)
+    avfeat(*options)
+    store = Path("features/llp/tiny_image")
+    before = tree(store)
+    entry, shard = store / "ledger/000001.json", store / "features.zarr/features/c/1/0/0"
+    if damage == "ledger cut":
+        entry.write_bytes(entry.read_bytes()[:-20])
+    elif damage == "shard gone":
+        shard.unlink()
+    elif damage == "shard flipped":
+        data = bytearray(shard.read_bytes())
+        data[100] ^= 4
+        shard.write_bytes(data)
+    else:
+        entry.unlink()
+    told = avfeat("verify", store, code=4).stdout
+    assert "unit 1" in told
+    assert corpus.ids[2] in told
+    assert "delete its ledger/<unit>.json" in told
+    if damage == "ledger cut":
+        assert "delete that file" in avfeat(*options, code=4).stderr
+    entry.unlink(missing_ok=True)
+    with pytest.raises(IntegrityError, match=r"000001\.json is gone"):
+        package.open_store(store, allow_random=True)
+    assert "the clips of unit 1 are done again" in avfeat(*options).stderr
+    assert tree(store) == before
+    avfeat("verify", store)
 
 
 def test_a_refused_run_creates_no_store(avfeat: Cli, corpus: Corpus) -> None:

@@ -72,8 +72,8 @@ def obtain(entry: WeightsEntry, *, progress: download.Progress | None = None) ->
             [
                 f"weights {entry.name} are not in the cache and cannot be downloaded.",
                 *reasons,
-                f"Put {wanted.file} at {path_of(wanted)}, or run "
-                f"`avfeat weights import {entry.name} FILE` with a copy from elsewhere. "
+                f"Put {wanted.file} from elsewhere at {path_of(wanted)} (the next version does "
+                f"that by `avfeat weights import {entry.name} FILE`). "
                 "To try things out without real features, use `--weights random`.",
             ]
         )
