@@ -47,5 +47,7 @@ class StoredRows:
             if self._group is None:
                 self._group = zarr.open_group(self._url, mode="r")
             return np.asarray(self._group[name][index, span[0] : span[1]])
-        except Exception as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # zarr has no one class for what damage can do to a store
             raise IntegrityError(f"{self._url}: clip {clip_id}: {name}: {error}") from error

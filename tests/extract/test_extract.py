@@ -78,17 +78,23 @@ def test_every_clip_has_its_row_and_its_labels(avfeat: Cli, corpus: Corpus) -> N
     assert outcome.media_bytes == (corpus.media / outcome.media).stat().st_size
 
 
-def test_each_clip_is_opened_once_for_all_backbones(
-    avfeat: Cli, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[str] = []
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were opened as media, in order, as often as they were."""
+    files: list[str] = []
     original = av.open
 
-    def count(file: object, *args: object, **kwargs: object) -> object:
-        opened.append(str(file))
+    def note(file: object, *args: object, **kwargs: object) -> object:
+        files.append(str(file))
         return original(file, *args, **kwargs)  # type: ignore[call-overload]
 
-    monkeypatch.setattr(av, "open", count)
+    monkeypatch.setattr(av, "open", note)
+    return files
+
+
+def test_each_clip_is_opened_once_for_all_backbones(
+    avfeat: Cli, corpus: Corpus, opened: list[str]
+) -> None:
     avfeat("extract", "-b", ALL, *corpus.options)
     assert len(opened) == len(set(opened)) == 9
 
@@ -464,16 +470,8 @@ def test_sound_that_begins_late_is_reported(avfeat: Cli, tmp_path: Path) -> None
     ["vggish,r2plus1d_18", pytest.param("all", marks=pytest.mark.slow)],
 )
 def test_the_real_clip_has_the_shapes_of_the_papers(
-    avfeat: Cli, shared: Path, names: str, monkeypatch: pytest.MonkeyPatch
+    avfeat: Cli, shared: Path, names: str, opened: list[str]
 ) -> None:
-    opened: list[str] = []
-    original = av.open
-
-    def count(file: object, *args: object, **kwargs: object) -> object:
-        opened.append(str(file))
-        return original(file, *args, **kwargs)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(av, "open", count)
     options = ("--data", shared / "media", "--annotations", shared / "data" / "llp")
     avfeat("extract", "-b", names, "-d", "llp", *options, "--weights", "random")
     assert len(opened) == 1
