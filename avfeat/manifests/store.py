@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from avfeat.errors import IntegrityError
 from avfeat.manifests import jsonfile
@@ -17,13 +26,16 @@ class Layout(BaseModel):
     Attributes
     ----------
     clips, rows, dim
-        Shape of ``features``: clips, rows of the longest clip (others are padded), features.
+        Clips, rows of the longest clip (others are padded), features of a row or channels of a
+        map: ``features`` is [clips, rows, dim], or [clips, rows, height, width, dim] for maps.
     unit_clips
         Clips per unit: the unit of work, of retry and of commit; one row of shards.
     chunk_rows
-        Rows per inner chunk: one clip, or at most 256 rows of a long one.
+        Rows per inner chunk: one clip, or at most 256 rows of a long one, fewer of wide rows.
     shard_rows
         Rows per shard, a multiple of `chunk_rows`; long clips span several shards.
+    map
+        (height, width) of a row that is a map; None where a row is a vector.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +46,30 @@ class Layout(BaseModel):
     unit_clips: int = Field(ge=1)
     chunk_rows: int = Field(ge=1)
     shard_rows: int = Field(ge=1)
+    map: tuple[PositiveInt, PositiveInt] | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_map(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write no ``map`` where there is none: stores of vectors keep the bytes they had."""
+        document: dict[str, Any] = handler(self)
+        if self.map is None:
+            document.pop("map", None)
+        return document
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of a row: (dim,), or (height, width, dim) of a map."""
+        return (*(self.map or ()), self.dim)
+
+    @property
+    def row_size(self) -> int:
+        """Number of values in a row."""
+        return math.prod(self.row_shape)
+
+    @property
+    def dimensions(self) -> tuple[str, ...]:
+        """Names of the dimensions of ``features``."""
+        return ("clip", "time", *(("feature",) if self.map is None else ("y", "x", "channel")))
 
     @property
     def units(self) -> int:

@@ -7,6 +7,7 @@ written by `Files` like any other file.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,25 +21,49 @@ from avfeat.manifests.store import Layout
 
 GROUP = "features.zarr"
 
-#: Longest inner chunk in rows, and largest shard in bytes.
+#: Longest inner chunk in rows, and largest shard in bytes (unless one row of every clip is more).
 MAX_CHUNK_ROWS = 256
 MAX_SHARD_BYTES = 64 * 2**20
 
 
-def plan_layout(*, clips: int, rows: int, dim: int, unit_clips: int) -> Layout:
-    """Choose chunk and shard sizes: an inner chunk is one clip or 256 rows of a longer one."""
+def plan_layout(
+    *, clips: int, rows: int, dim: int, unit_clips: int, map: tuple[int, int] | None = None
+) -> Layout:
+    """Choose chunk and shard sizes.
+
+    An inner chunk is one clip or 256 rows of a longer one. Where a shard of `MAX_SHARD_BYTES` has
+    no room for 256 rows of every clip of a unit, as with maps, it is one clip, or one of the fewest
+    equal parts of it that fit.
+
+    Parameters
+    ----------
+    clips, rows, unit_clips
+        Clips of the store; rows of the longest one; clips per unit.
+    dim, map
+        Features of a row; or channels and (height, width) of a row that is a map.
+    """
     rows = max(rows, 1)
-    chunk_rows = min(rows, MAX_CHUNK_ROWS)
-    chunks = -(-rows // chunk_rows)
-    fitting = MAX_SHARD_BYTES // (unit_clips * chunk_rows * dim * 4)
+    row_bytes = math.prod((*(map or ()), dim)) * 4
+    fitting = max(1, MAX_SHARD_BYTES // (unit_clips * row_bytes))
+    if fitting < MAX_CHUNK_ROWS:
+        # Equal parts: a short last chunk takes the space of a whole one.
+        chunk_rows = _parts(rows, _parts(rows, fitting))
+    else:
+        chunk_rows = min(rows, MAX_CHUNK_ROWS)
     return Layout(
         clips=clips,
         rows=rows,
         dim=dim,
         unit_clips=unit_clips,
         chunk_rows=chunk_rows,
-        shard_rows=chunk_rows * max(1, min(chunks, fitting)),
+        shard_rows=chunk_rows * max(1, min(_parts(rows, chunk_rows), fitting // chunk_rows)),
+        map=map,
     )
+
+
+def _parts(number: int, size: int) -> int:
+    """Return how many parts of at most `size` make up `number`."""
+    return -(-number // size)
 
 
 def metadata_files(
@@ -91,16 +116,19 @@ def encode_unit_block(
     layout, unit, block
         Where the block lies: rows ``[block * shard_rows, (block + 1) * shard_rows)``.
     features, times
-        float32 [unit_clips, shard_rows, dim] and float64 [unit_clips, shard_rows]; NaN where
-        there is no row.
+        float32 [unit_clips, shard_rows, *row_shape] and float64 [unit_clips, shard_rows]; NaN
+        where there is no row.
 
     Returns
     -------
     dict
         File name to content; a shard without any row has no file.
     """
-    return _encode("features", layout, f"{unit}/{block}/0", features) | _encode(
-        "time", layout, f"{unit}/{block}", times
+    place = f"{unit}/{block}"
+    # No shard divides a row.
+    within = "/0" * len(layout.row_shape)
+    return _encode("features", layout, place + within, features) | _encode(
+        "time", layout, place, times
     )
 
 
@@ -117,9 +145,9 @@ def _create(group: zarr.Group, name: str, layout: Layout, *, one_shard: bool = F
     unit, chunk, shard = layout.unit_clips, layout.chunk_rows, layout.shard_rows
     shape, chunks, shards, dtype, fill = {
         "features": (
-            (clips, rows, layout.dim),
-            (1, chunk, layout.dim),
-            (unit, shard, layout.dim),
+            (clips, rows, *layout.row_shape),
+            (1, chunk, *layout.row_shape),
+            (unit, shard, *layout.row_shape),
             "float32",
             np.nan,
         ),
@@ -134,7 +162,7 @@ def _create(group: zarr.Group, name: str, layout: Layout, *, one_shard: bool = F
         dtype=dtype,
         fill_value=fill,
         compressors=[Crc32cCodec()],
-        dimension_names=("clip", "time", "feature")[: len(shape)],
+        dimension_names=layout.dimensions[: len(shape)],
         attributes={"units": "s"} if name == "time" else {},
     )
 

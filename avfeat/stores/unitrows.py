@@ -33,7 +33,7 @@ class UnitRows:
         self.unit = unit
         self.lengths = np.zeros(layout.unit_clips, dtype=np.int32)
         # One record is a row's time and its features.
-        self._record = np.dtype([("time", "<f8"), ("features", "<f4", (layout.dim,))])
+        self._record = np.dtype([("time", "<f8"), ("features", "<f4", layout.row_shape)])
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - closed by __exit__
             max_size=_IN_MEMORY_BYTES, dir=None if scratch is None else str(scratch)
         )
@@ -60,13 +60,22 @@ class UnitRows:
         position
             0-based position of the clip in the unit.
         features, times
-            float32 [n, dim] and float64 [n] (seconds in the clip).
+            float32 [n, *row_shape], that is [n, dim] or [n, height, width, dim], and float64 [n]
+            (seconds in the clip).
 
         Raises
         ------
+        ValueError
+            If they are of another shape, or more rows than the store has room for.
         WriteError
             If the unit is kept on disk and the disk is full.
         """
+        if features.shape != (len(times), *self.layout.row_shape):
+            # Assigned below, a smaller shape would be repeated to fill the larger one.
+            raise ValueError(
+                f"rows of clip {position} of unit {self.unit} have shape {features.shape}, not "
+                f"{(len(times), *self.layout.row_shape)}"
+            )
         first = int(self.lengths[position])
         if first + len(features) > self.layout.rows:
             raise ValueError(
@@ -92,14 +101,14 @@ class UnitRows:
         Yields
         ------
         block, features, times
-            Block number, float32 [unit_clips, shard_rows, dim], float64 [unit_clips, shard_rows];
-            NaN where there is no row. Blocks without a row are left out.
+            Block number, float32 [unit_clips, shard_rows, *row_shape], float64 [unit_clips,
+            shard_rows]; NaN where there is no row. Blocks without a row are left out.
         """
         layout = self.layout
         for block in range(-(-int(self.lengths.max()) // layout.shard_rows)):
             first = block * layout.shard_rows
             shape = (layout.unit_clips, layout.shard_rows)
-            features = np.full((*shape, layout.dim), np.nan, dtype=np.float32)
+            features = np.full((*shape, *layout.row_shape), np.nan, dtype=np.float32)
             times = np.full(shape, np.nan)
             for position, length in enumerate(self.lengths):
                 count = min(int(length) - first, layout.shard_rows)
