@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,12 @@ class StoredRows:
         return {"_url": self._url, "_group": None}
 
     def features(self, index: int, span: tuple[int, int], *, clip_id: str) -> np.ndarray:
-        """Read rows ``[span[0], span[1])`` of clip number `index`: float32 [rows, dim].
+        """Read rows ``[span[0], span[1])`` of clip number `index`.
+
+        Returns
+        -------
+        numpy.ndarray
+            float32 [rows, dim], or [rows, height, width, dim] of maps.
 
         Raises
         ------
@@ -41,6 +47,23 @@ class StoredRows:
         if np.isnan(values).any():
             raise IntegrityError(f"{self._url}: clip {clip_id}: a chunk of times is gone")
         return values
+
+    def pieces(
+        self, index: int, rows: int, *, size: int, clip_id: str
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Read the first `rows` rows of a clip piece by piece, so that its length costs no memory.
+
+        Yields
+        ------
+        features, times
+            As from `features` and `times`, at most `size` rows of each.
+        """
+        for first in range(0, rows, size):
+            span = (first, min(first + size, rows))
+            yield (
+                self.features(index, span, clip_id=clip_id),
+                self.times(index, span, clip_id=clip_id),
+            )
 
     def _read(self, name: str, index: int, span: tuple[int, int], clip_id: str) -> np.ndarray:
         try:
