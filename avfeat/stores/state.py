@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avfeat.errors import IntegrityError, StoreError, StoreNotFoundError
-from avfeat.manifests.clips import SCHEMA, WITH_ROWS, Clip, ClipManifest, Outcome, from_table
+from avfeat.manifests.clips import SCHEMA, Clip, Outcome, from_table
 from avfeat.manifests.store import StoreManifest
 from avfeat.stores.files import Files, sha256
 from avfeat.stores.ledger import LedgerEntry, ledger_name, read_ledger
@@ -147,41 +147,3 @@ def overlay(
         for index, (_, outcome) in zip(indices, entry.clips, strict=True):
             result[index] = outcome
     return tuple(result)
-
-
-def merge_clips(
-    files: Files, state: StoreState, manifest: ClipManifest
-) -> tuple[tuple[Clip, ...], list[str]]:
-    """Keep stored clips in their order, with today's labels; append the new ones.
-
-    Returns
-    -------
-    clips, notes
-        The store's clips from now on, and what was found to have changed: rows whose media file
-        has another length today are kept as they are.
-
-    Raises
-    ------
-    StoreError
-        If the store is of other clips altogether, or annotated times of a clip with rows changed.
-    """
-    known = {clip.id: clip for clip in manifest.clips}
-    if not any(clip.id in known for clip in state.clips):
-        raise StoreError(
-            f"{files} holds other clips (such as {state.clips[0].id}) and none of these; "
-            "choose another folder with --out"
-        )
-    clips, notes = [], []
-    for clip, outcome in zip(state.clips, state.outcomes, strict=True):
-        now = known.pop(clip.id, clip)
-        if outcome.status in WITH_ROWS and (clip.start, clip.end) != (now.start, now.end):
-            what = (
-                f"clip {clip.id} was extracted from {clip.start:g}-{clip.end:g} s, and is "
-                f"{now.start:g}-{now.end:g} s now"
-            )
-            if manifest.annotated_times:
-                raise StoreError(f"{files}: {what}; choose another folder with --out")
-            notes.append(f"{what}: its file was changed; the rows of the old one are kept")
-            now = clip
-        clips.append(now)
-    return (*clips, *known.values()), notes

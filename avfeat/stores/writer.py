@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 
 from avfeat.errors import (
     IntegrityError,
-    RecipeMismatchError,
     StoreBusyError,
-    StoreError,
     WriteError,
 )
 from avfeat.manifests.clips import (
@@ -24,7 +22,7 @@ from avfeat.manifests.clips import (
     count_statuses,
     to_table,
 )
-from avfeat.manifests.recipe import Recipe, differences
+from avfeat.manifests.recipe import Recipe
 from avfeat.manifests.store import Layout, StoreManifest
 from avfeat.stores.arrays import (
     GROUP,
@@ -35,6 +33,7 @@ from avfeat.stores.arrays import (
 )
 from avfeat.stores.files import Files, explain, sha256
 from avfeat.stores.ledger import LedgerEntry, commit, ledger_name, read_ledger, recover
+from avfeat.stores.resume import check_content, check_recipe, merge_clips
 from avfeat.stores.rows import StoredRows
 from avfeat.stores.state import (
     CLIPS,
@@ -42,7 +41,6 @@ from avfeat.stores.state import (
     RUNS,
     StoreState,
     load_state,
-    merge_clips,
     overlay,
     peek,
     read_clips,
@@ -69,7 +67,9 @@ class StoreWriter:
     rows
         Number of rows of a clip.
     dim, unit_clips
-        Features per row; clips per unit.
+        Features per row, or channels of a map; clips per unit.
+    map
+        (height, width) of rows that are maps; None for rows of `dim` features.
     allow_drift
         Accept a store whose recipe differs in library versions alone, and record that.
     """
@@ -84,6 +84,7 @@ class StoreWriter:
         rows: Callable[[Clip], int],
         dim: int,
         unit_clips: int,
+        map: tuple[int, int] | None = None,
         allow_drift: bool = False,
     ) -> None:
         self.files = Files(url)
@@ -96,6 +97,7 @@ class StoreWriter:
         self._sources = sources
         self._rows = rows
         self._dim = dim
+        self._map = map
         self._unit_clips = unit_clips
         self._allow_drift = allow_drift
         self._drift: list[dict[str, str]] = []
@@ -133,14 +135,25 @@ class StoreWriter:
                 rows=max(map(self._rows, self.clips)),
                 dim=self._dim,
                 unit_clips=self._unit_clips,
+                map=self._map,
             )
             return
-        self._check_recipe(stored, ignore_weights=ignore_weights)
-        if stored.dataset["name"] != self._manifest.dataset:
-            raise StoreError(
-                f"{self.files} holds features of the data set {stored.dataset['name']!r}, "
-                f"not {self._manifest.dataset!r}; choose another folder with --out"
-            )
+        drift = check_recipe(
+            self.files,
+            stored,
+            self.recipe,
+            allow_drift=self._allow_drift,
+            ignore_weights=ignore_weights,
+        )
+        if drift is not None:
+            self._drift = [] if drift in stored.drift else [drift]
+            self.recipe = stored.recipe
+        check_content(
+            self.files,
+            stored,
+            dataset=self._manifest.dataset,
+            row_shape=(*(self._map or ()), self._dim),
+        )
         state = self._load(stored)
         self.clips, self.notes = merge_clips(self.files, state, self._manifest)
         added = len(self.clips) - len(state.clips)
@@ -172,31 +185,6 @@ class StoreWriter:
             )
         ledger = read_ledger(self.files)
         return StoreState(stored, clips, overlay(self.files, stored, clips, ledger), ledger)
-
-    def _check_recipe(self, stored: StoreManifest, *, ignore_weights: bool) -> None:
-        changed = differences(stored.recipe, self.recipe)
-        if ignore_weights:
-            changed = [change for change in changed if change[0] != "weights.sha256"]
-        if not changed:
-            return
-        if self._allow_drift and all(field.startswith("libraries.") for field, _, _ in changed):
-            drift = dict(self.recipe.libraries)
-            self._drift = [] if drift in stored.drift else [drift]
-            self.recipe = stored.recipe
-            return
-        listed = "\n".join(
-            f"  {field}: {old!r} in the store, {new!r} now" for field, old, new in changed
-        )
-        hint = (
-            "choose another folder with --out, or pass --allow-drift to go on with other library "
-            "versions (that is recorded)"
-            if all(field.startswith("libraries.") for field, _, _ in changed)
-            else "choose another folder with --out, or repeat the options the store was made with"
-        )
-        raise RecipeMismatchError(
-            f"{self.files} was made by another recipe; features of different recipes never mix:\n"
-            f"{listed}\n{hint}"
-        )
 
     def open(self) -> None:
         """Lock the store and create what is missing: `lock`, then `create`."""
@@ -306,13 +294,11 @@ class StoreWriter:
             for position, index in enumerate(self.layout.unit_range(unit)):
                 outcome, clip_id = self.outcomes[index], self.clips[index].id
                 if outcome.status in WITH_ROWS:
-                    for first in range(0, outcome.rows, self.layout.chunk_rows):
-                        span = (first, min(first + self.layout.chunk_rows, outcome.rows))
-                        rows.append(
-                            position,
-                            stored.features(index, span, clip_id=clip_id),
-                            stored.times(index, span, clip_id=clip_id),
-                        )
+                    size = self.layout.chunk_rows
+                    for features, times in stored.pieces(
+                        index, outcome.rows, size=size, clip_id=clip_id
+                    ):
+                        rows.append(position, features, times)
         except BaseException:
             rows.close()
             raise
