@@ -15,6 +15,9 @@ from avfeat.stores.writer import StoreWriter
 
 DIM = 3
 
+#: (height, width) of rows that are maps.
+Map = tuple[int, int] | None
+
 
 def make_recipe(*, seed: int = 0, **parts: Any) -> Recipe:
     """A recipe with library versions written by hand, so that it never changes."""
@@ -29,10 +32,12 @@ def make_recipe(*, seed: int = 0, **parts: Any) -> Recipe:
     return Recipe(**{**fields, **parts})
 
 
-def rows_of(clip_id: str, count: int, dim: int = DIM) -> tuple[np.ndarray, np.ndarray]:
-    """Features and times that no other clip has."""
+def rows_of(
+    clip_id: str, count: int, dim: int = DIM, *, map: Map = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features [count, *map, dim] and times [count] that no other clip has."""
     generator = np.random.default_rng(list(clip_id.encode()))
-    features = generator.standard_normal((count, dim), dtype=np.float32)
+    features = generator.standard_normal((count, *(map or ()), dim), dtype=np.float32)
     return features, np.arange(count) / 8 + generator.uniform(0, 0.1)
 
 
@@ -51,6 +56,7 @@ def make_writer(
     recipe: Recipe | None = None,
     dim: int = DIM,
     unit_clips: int = 3,
+    map: Map = None,
 ) -> StoreWriter:
     """A writer, neither prepared nor opened."""
     return StoreWriter(
@@ -63,6 +69,7 @@ def make_writer(
         rows=lambda clip: round(clip.seconds * 8) if math.isfinite(clip.seconds) else 0,
         dim=dim,
         unit_clips=unit_clips,
+        map=map,
     )
 
 
@@ -78,7 +85,7 @@ def fill_unit(writer: StoreWriter, unit: int, lengths: Mapping[int, int]) -> Non
             if length > 0:
                 rows.append(
                     index - writer.layout.unit_range(unit).start,
-                    *rows_of(clip.id, length, writer.layout.dim),
+                    *rows_of(clip.id, length, writer.layout.dim, map=writer.layout.map),
                 )
                 outcomes[index] = Outcome(
                     "ok",
@@ -104,13 +111,14 @@ def make_store(
     recipe: Recipe | None = None,
     dim: int = DIM,
     unit_clips: int = 3,
+    map: Map = None,
 ) -> None:
     """Write a store whose clips have `lengths` rows; see `fill_unit` for lengths 0 and -1.
 
     `units` are those that are committed, None for all.
     """
     clips = make_clips(lengths) if clips is None else clips
-    with make_writer(url, clips, recipe=recipe, dim=dim, unit_clips=unit_clips) as writer:
+    with make_writer(url, clips, recipe=recipe, dim=dim, unit_clips=unit_clips, map=map) as writer:
         writer.open()
         for unit in range(writer.layout.units) if units is None else units:
             indices = writer.layout.unit_range(unit)

@@ -19,9 +19,9 @@ from avfeat.stores.state import load_state
 class FeatureStore(Mapping[str, np.ndarray]):
     """Features of one data set by one recipe, by clip id.
 
-    As a mapping it holds the clips that have rows: ``store[clip_id]`` is float32 [rows, dim],
-    iteration yields their ids in store order. Picklable, so that it can be handed to the worker
-    processes of a data loader.
+    As a mapping it holds the clips that have rows: ``store[clip_id]`` is float32 [rows, dim], or
+    [rows, height, width, dim] where rows are maps; iteration yields their ids in store order.
+    Picklable, so that it can be handed to the worker processes of a data loader.
 
     Example::
 
@@ -52,7 +52,8 @@ class FeatureStore(Mapping[str, np.ndarray]):
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        return f"<FeatureStore {self.url}: {len(self)} clips with rows of {self.dim} features>"
+        shape = " x ".join(map(str, self.row_shape))
+        return f"<FeatureStore {self.url}: {len(self)} clips with rows of {shape} features>"
 
     @property
     def recipe(self) -> Recipe:
@@ -66,8 +67,13 @@ class FeatureStore(Mapping[str, np.ndarray]):
 
     @property
     def dim(self) -> int:
-        """Features per row."""
+        """Features per row, or channels where rows are maps."""
         return self.manifest.layout.dim
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of a row: (dim,), or (height, width, dim) of a map."""
+        return self.manifest.layout.row_shape
 
     @property
     def complete(self) -> bool:
@@ -80,7 +86,7 @@ class FeatureStore(Mapping[str, np.ndarray]):
         return tuple(self.manifest.dataset["classes"])
 
     def __getitem__(self, clip_id: str) -> np.ndarray:
-        """Rows of a clip: float32 [rows, dim].
+        """Rows of a clip: float32 [rows, dim], or [rows, height, width, dim] of maps.
 
         Raises
         ------

@@ -56,6 +56,7 @@ def test_it_is_a_mapping_of_the_clips_that_have_rows(path: Path) -> None:
     assert store.fingerprint == make_recipe().fingerprint
     assert store.recipe == make_recipe()
     assert "6 clips with rows of 3 features" in repr(store)
+    assert store.row_shape == (3,)
 
 
 def test_a_store_is_equal_to_itself_and_can_be_a_key(path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from storekit import fill_unit, make_clips, make_recipe, make_store, make_writer, rows_of
+from storekit import Map, fill_unit, make_clips, make_recipe, make_store, make_writer, rows_of
 from support import KilledError, die_at_write, tree
 
 from avfeat.errors import IntegrityError, StoreError, WriteError
@@ -21,13 +22,20 @@ from avfeat.stores.unitrows import UnitRows
 from avfeat.stores.verify import verify
 
 
-def assert_holds(url: str | Path, lengths: tuple[int, ...], dim: int = 3) -> None:
+@pytest.fixture(params=[None, (2, 4)], ids=["vectors", "maps"])
+def map(request: pytest.FixtureRequest) -> Map:
+    """Rows that are vectors, and rows that are maps, of another height than width."""
+    shape: Map = request.param
+    return shape
+
+
+def assert_holds(url: str | Path, lengths: tuple[int, ...], map: Map = None) -> None:
     """Compare every array with what `storekit` wrote, through avfeat and through plain zarr."""
     report = verify(str(url))
     assert report.ok, report.problems
     store, group = open_store(url), zarr.open_group(str(url) + "/features.zarr", mode="r")
     features, times = group["features"][:], group["time"][:]
-    assert features.shape == (len(lengths), max(*lengths, 1), dim)
+    assert features.shape == (len(lengths), max(*lengths, 1), *(map or ()), 3)
     assert list(group["clip_id"][:]) == [f"clip_{index:02d}" for index in range(len(lengths))]
     np.testing.assert_array_equal(group["length"][:], [max(rows, 0) for rows in lengths])
     for index, count in enumerate(lengths):
@@ -36,10 +44,11 @@ def assert_holds(url: str | Path, lengths: tuple[int, ...], dim: int = 3) -> Non
         assert np.isnan(times[index, max(count, 0) :]).all()
         assert (clip_id in store) == (count > 0)
         if count > 0:
-            rows, seconds = rows_of(clip_id, count, dim)
+            rows, seconds = rows_of(clip_id, count, map=map)
             assert features[index, :count].tobytes() == rows.tobytes()
             assert times[index, :count].tobytes() == seconds.tobytes()
             assert store[clip_id].tobytes() == rows.tobytes()
+            assert store[clip_id].shape == rows.shape == (count, *store.row_shape)
             assert store.times(clip_id).tobytes() == seconds.tobytes()
 
 
@@ -54,9 +63,11 @@ def assert_holds(url: str | Path, lengths: tuple[int, ...], dim: int = 3) -> Non
         (600, 0, 10, 1, 255, 512, 513),
     ],
 )
-def test_ragged_clips_come_back_byte_for_byte(tmp_path: Path, lengths: tuple[int, ...]) -> None:
-    make_store(tmp_path, lengths)
-    assert_holds(tmp_path, lengths)
+def test_ragged_clips_come_back_byte_for_byte(
+    tmp_path: Path, lengths: tuple[int, ...], map: Map
+) -> None:
+    make_store(tmp_path, lengths, map=map)
+    assert_holds(tmp_path, lengths, map)
 
 
 def test_inner_chunks_hold_one_clip_or_256_rows(tmp_path: Path) -> None:
@@ -74,40 +85,45 @@ def test_inner_chunks_hold_one_clip_or_256_rows(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shards of few rows, and units that spill to disk at once."""
+def crowded(monkeypatch: pytest.MonkeyPatch, map: Map) -> None:
+    """Shards of 8 rows of 3 clips, and units that spill to disk at once."""
     monkeypatch.setattr(arrays, "MAX_CHUNK_ROWS", 4)
-    monkeypatch.setattr(arrays, "MAX_SHARD_BYTES", 3 * 8 * 3 * 4)
+    monkeypatch.setattr(arrays, "MAX_SHARD_BYTES", 3 * 8 * math.prod((*(map or ()), 3)) * 4)
     monkeypatch.setattr(unitrows, "_IN_MEMORY_BYTES", 100)
 
 
 @pytest.mark.usefixtures("crowded")
 @pytest.mark.parametrize("url", ["store", "memory://crowded/store"])
 def test_long_clips_span_many_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, map: Map
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    url = url if map is None else f"{url}-maps"
     lengths = (50, 0, 3, 8, 9, -1, 16, 17)
-    make_store(url, lengths)
-    assert_holds(url, lengths)
+    make_store(url, lengths, map=map)
+    assert_holds(url, lengths, map)
+    within = "0" if map is None else "0/0/0"
     shards = [name for name in Files(url).list("features.zarr/features/c") if "/c/0/" in name]
-    assert shards == [f"features.zarr/features/c/0/{block}/0" for block in (0, 1, 2, 3, 4, 5, 6)]
+    assert shards == [
+        f"features.zarr/features/c/0/{block}/{within}" for block in (0, 1, 2, 3, 4, 5, 6)
+    ]
     assert Files(url).list("features.zarr/features/c/1") == [
-        f"features.zarr/features/c/1/{block}/0" for block in (0, 1)
+        f"features.zarr/features/c/1/{block}/{within}" for block in (0, 1)
     ]
 
 
 @pytest.mark.usefixtures("crowded")
-def test_a_unit_that_gets_shorter_leaves_no_shard_behind(tmp_path: Path) -> None:
-    make_store(tmp_path, (50, 4))
-    with make_writer(tmp_path, make_clips((50, 4))) as writer:
+def test_a_unit_that_gets_shorter_leaves_no_shard_behind(tmp_path: Path, map: Map) -> None:
+    make_store(tmp_path, (50, 4), map=map)
+    with make_writer(tmp_path, make_clips((50, 4)), map=map) as writer:
         writer.open()
         with writer.unit_rows(0) as rows:
             rows.discard(0)
             writer.commit(rows, {0: Outcome("missing")})
         writer.finish()
     assert verify(str(tmp_path)).notes == []
-    assert Files(tmp_path).list("features.zarr/features/c") == ["features.zarr/features/c/0/0/0"]
+    (kept,) = Files(tmp_path).list("features.zarr/features/c")
+    assert kept == f"features.zarr/features/c/0/0/{'0' if map is None else '0/0/0'}"
     assert list(open_store(tmp_path)) == ["clip_01"]
 
 
@@ -166,30 +182,31 @@ def test_a_large_unit_takes_no_memory_for_clips_that_have_no_rows() -> None:
 
 @pytest.mark.parametrize("url", ["store", "memory://grown/store"])
 def test_a_store_grows_in_clips_and_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, map: Map
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    make_store(url, (4, 2, 7, 3, 5))
+    url = url if map is None else f"{url}-maps"
+    make_store(url, (4, 2, 7, 3, 5), map=map)
     grown = (4, 2, 7, 3, 5, 300, 9)
-    with make_writer(url, make_clips(grown)) as writer:
+    with make_writer(url, make_clips(grown), map=map) as writer:
         writer.open()
         assert (writer.layout.rows, writer.layout.chunk_rows) == (300, 7)
         fill_unit(writer, 1, {5: 300})
         fill_unit(writer, 2, {6: 9})
         writer.finish()
-    assert_holds(url, grown)
+    assert_holds(url, grown, map)
 
 
 @pytest.mark.parametrize("step", range(24))
 def test_killed_at_every_write_while_it_grows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, map: Map
 ) -> None:
     """Old rows stay readable, no damage is reported, and the next run ends in the same bytes."""
     old, grown = (4, 2, 7, 3, 5), (4, 2, 7, 3, 5, 12, 9, 1)
-    make_store(tmp_path / "store", old)
+    make_store(tmp_path / "store", old, map=map)
 
     def grow(url: Path) -> None:
-        with make_writer(url, make_clips(grown)) as writer:
+        with make_writer(url, make_clips(grown), map=map) as writer:
             writer.open()
             for unit in (1, 2):
                 todo = [i for i in writer.layout.unit_range(unit) if writer.outcomes[i].rows == 0]
@@ -208,26 +225,26 @@ def test_killed_at_every_write_while_it_grows(
     store = open_store(tmp_path / "store")
     for index, count in enumerate(old):
         clip_id = f"clip_{index:02d}"
-        assert store[clip_id].tobytes() == rows_of(clip_id, count)[0].tobytes()
+        assert store[clip_id].tobytes() == rows_of(clip_id, count, map=map)[0].tobytes()
     report = verify(str(tmp_path / "store"))
     if not any("journal" in note for note in report.notes):
         assert report.ok, report.problems
     grow(tmp_path / "store")
-    assert_holds(tmp_path / "store", grown)
-    make_store(tmp_path / "other", old)
+    assert_holds(tmp_path / "store", grown, map)
+    make_store(tmp_path / "other", old, map=map)
     grow(tmp_path / "other")
     assert tree(tmp_path / "store") == tree(tmp_path / "other")
 
 
-def test_rewriting_a_unit_keeps_the_rows_of_the_others(tmp_path: Path) -> None:
-    make_store(tmp_path, (4, 0, 7), units=[0])
+def test_rewriting_a_unit_keeps_the_rows_of_the_others(tmp_path: Path, map: Map) -> None:
+    make_store(tmp_path, (4, 0, 7), units=[0], map=map)
     before = open_store(tmp_path)["clip_02"].tobytes()
-    with make_writer(tmp_path, make_clips((4, 0, 7))) as writer:
+    with make_writer(tmp_path, make_clips((4, 0, 7)), map=map) as writer:
         writer.open()
         fill_unit(writer, 0, {1: 1})
         writer.finish()
     assert open_store(tmp_path)["clip_02"].tobytes() == before
-    assert_holds(tmp_path, (4, 1, 7))
+    assert_holds(tmp_path, (4, 1, 7), map)
 
 
 def test_a_damaged_row_is_never_written_anew_as_good(tmp_path: Path) -> None:
