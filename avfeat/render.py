@@ -52,12 +52,13 @@ def store(console: Console, summary: dict[str, Any], *, most_failures: int = 20)
     else:
         shown = f"{weights['tag']}, sha256 {weights['sha256'][:16]}…"
     console.print(Text(summary["store"], style="bold"))
-    clips, rows, dim = summary["shape"]
+    axes = zip(summary["dimensions"], summary["shape"], strict=True)
+    row = " x ".join(map(str, summary["shape"][2:]))
     grid = Table.grid(padding=(0, 2))
     for key, value in (
         ("clips", counts(summary["counts"])),
-        ("rows", f"{summary['rows']} of {dim} x {summary['dtype']}"),
-        ("array", f"features[clip={clips}, time={rows}, feature={dim}]"),
+        ("rows", f"{summary['rows']} of {row} x {summary['dtype']}"),
+        ("array", f"features[{', '.join(f'{name}={length}' for name, length in axes)}]"),
         ("backbone", f"{summary['backbone']}, {recipe['backbone']['layer']}"),
         ("weights", Text(shown, style="yellow" if weights["source"] == "random" else "")),
         ("input", _fields(recipe["backbone"]["input"])),
