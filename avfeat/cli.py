@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from avfeat import __version__, config
+from avfeat.console import (
+    json_option,
+    print_json,
+    quiet_option,
+    results_console,
+    talk_console,
+    verbose_option,
+)
 from avfeat.errors import AvfeatError
+from avfeat.weights_cli import weights
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from avfeat.extract.plan import Settings
 
 _EXISTING_DIR = click.Path(path_type=Path)
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group(click.Group):
@@ -84,51 +86,9 @@ def cli(ctx: click.Context) -> None:
     ctx.default_map = config.load(known)
 
 
-def _json_option(command: str, words: str) -> Callable[[F], F]:
-    """Add --json to a command, as ``AVFEAT_<COMMAND>_JSON`` too."""
-    variable = f"{config.ENVIRONMENT}_{command.upper()}_JSON"
-    return click.option("--json", "as_json", is_flag=True, envvar=variable, help=words)
-
-
-def _remember(ctx: click.Context, _: click.Parameter, value: int) -> int:
-    ctx.meta["avfeat.verbose"] = value
-    return value
-
-
-_verbose = click.option(
-    "-v", "--verbose", count=True, callback=_remember, help="Say more; tracebacks on errors."
-)
-_quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors and results.")
-
-
-def _talk(*, quiet: bool = False) -> Console:
-    """Console for talk: stderr."""
-    from rich.console import Console
-
-    return Console(
-        stderr=True,
-        quiet=quiet,
-        highlight=False,
-        color_system=_colours(),
-        soft_wrap=not sys.stderr.isatty(),  # one message, one line of the log
-    )
-
-
-def _results() -> Console:
-    """Console for results: stdout, never narrower than a table needs when piped."""
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
-    return Console(highlight=False, emoji=False, width=width, color_system=_colours())
-
-
-def _colours() -> Literal["auto"] | None:
-    """No styles at all where NO_COLOR is set; rich alone would still print bold and dim."""
-    return None if os.environ.get("NO_COLOR") else "auto"
-
-
-def _print_json(document: Any) -> None:
-    click.echo(json.dumps(document, indent=1, ensure_ascii=False))
+def _audio_rate(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    """Return the backbone option that a rate stands for."""
+    return None if value is None else f"{int(value) // 1000}k"
 
 
 @cli.command()
@@ -137,7 +97,7 @@ def _print_json(document: Any) -> None:
     "-b",
     multiple=True,
     required=True,
-    help="Name, comma list or 'all'; may be repeated.",
+    help="Name, comma list or 'all'; may be repeated. See `avfeat backbones`.",
 )
 @click.option("--dataset", "-d", required=True, help="llp, or folder for any folder of videos.")
 @click.option(
@@ -168,6 +128,17 @@ def _print_json(document: Any) -> None:
 )
 @click.option("--sampling", help="Frames: avvp, on-screen or center.  [default: the data set's]")
 @click.option(
+    "--pool",
+    type=click.Choice(["second"]),
+    help="Average the rows of each second, where there is one per frame (stores of their own).",
+)
+@click.option(
+    "--audio-rate",
+    type=click.Choice(["16000", "48000"]),
+    callback=_audio_rate,
+    help="openl3: 16000 takes its 48 kHz from sound at 16 kHz (a store of its own).",
+)
+@click.option(
     "--batch-size", default="auto", show_default=True, help="Items per forward pass, or auto."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
@@ -190,9 +161,9 @@ def _print_json(document: Any) -> None:
     help="Go on in a store made with other library versions (recorded).",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write and fetch nothing.")
-@_json_option("extract", "Results as JSON on stdout.")
-@_verbose
-@_quiet
+@json_option("extract", "Results as JSON on stdout.")
+@verbose_option
+@quiet_option
 @click.pass_context
 def extract(ctx: click.Context, /, **options: Any) -> None:
     """Extract features of a data set's clips with one or more backbones.
@@ -204,20 +175,26 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     Examples:
       avfeat extract -b senet154 -d llp --data /media/llp
       avfeat extract -b vggish,resnet152,r2plus1d_18 -d llp --split test
+      avfeat extract -b resnet152.map,openl3.music,timm:vit_small_patch16_224 -d llp
       avfeat extract -b all -d folder --data ~/videos --dry-run
     \b
     Exit codes: 0 done; 1 crash; 2 wrong use or refused; 3 done, but clips failed;
     130/143 interrupted after the unit in hand.
     """
     from avfeat import datasets, render
-    from avfeat.extract import backbones, session
+    from avfeat.extract import session
     from avfeat.interrupt import stoppable
     from avfeat.progress import ClipProgress, DownloadProgress
 
-    talk = _talk(quiet=options["quiet"])
-    specs = backbones.select(",".join(options["backbone"]))
+    talk = talk_console(quiet=options["quiet"])
     settings = _settings(
         options, session, default_sampling=datasets.get(options["dataset"]).sampling
+    )
+    chosen = session.choose(
+        ",".join(options["backbone"]).split(","),
+        options=[option for option in (options["pool"], options["audio_rate"]) if option],
+        dataset=options["dataset"],
+        device=settings.device,
     )
     manifest = session.load_manifest(
         options["dataset"], data=options["data"], annotations=options["annotations"]
@@ -228,23 +205,23 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     if weights.partition(":")[0] == "random":
         talk.print("warning: random weights: these are not real features", style="yellow")
     if options["dry_run"]:
-        plan, needed = session.plan_only(manifest, specs, settings, weights=weights)
+        plan, needed = session.plan_only(manifest, chosen, settings, weights=weights)
         summary = session.describe_plan(plan, needed)
         if options["as_json"]:
-            _print_json(summary)
+            print_json(summary)
         else:
-            render.plan(_results(), summary)
+            render.plan(results_console(), summary)
         return
     fetching = DownloadProgress(talk)
     with session.open_plan(
-        manifest, specs, settings, weights=weights, downloading=fetching
+        manifest, chosen, settings, weights=weights, downloading=fetching
     ) as plan:
         for note in plan.notes:
             talk.print(f"note: {note}")
         total = plan.clips_to_decode
         talk.print(
             f"{total} clips to extract of {len(plan.selected)} selected, "
-            f"{len(specs)} backbones, {settings.device}, {settings.sampling} sampling",
+            f"{len(chosen)} backbones, {settings.device}, {settings.sampling} sampling",
             markup=False,
         )
         progress = ClipProgress(talk, total, verbose=options["verbose"])
@@ -255,9 +232,9 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
             report = session.execute(plan, listener=progress, stop=stop)
         result = session.describe_run(plan, report)
     if options["as_json"]:
-        _print_json(result)
+        print_json(result)
     else:
-        render.run(_results(), result)
+        render.run(results_console(), result)
     if report.interrupted:
         ctx.exit(stop.exit_code)
     ctx.exit(3 if result["failed"] else 0)
@@ -289,8 +266,8 @@ def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -
 
 @cli.command()
 @click.argument("path")
-@_json_option("inspect", "As JSON on stdout.")
-@_verbose
+@json_option("inspect", "As JSON on stdout.")
+@verbose_option
 def inspect(path: str, as_json: bool, verbose: int) -> None:
     """Say what a store holds and how it was made.
 
@@ -307,16 +284,16 @@ def inspect(path: str, as_json: bool, verbose: int) -> None:
     stores = find_stores(path)
     summaries = [summarise(store) for store in stores]
     if as_json:
-        _print_json(summaries[0] if stores == [path] else summaries)
+        print_json(summaries[0] if stores == [path] else summaries)
         return
     for summary in summaries:
-        render.store(_results(), summary)
+        render.store(results_console(), summary)
 
 
 @cli.command()
 @click.argument("path")
-@_json_option("verify", "As JSON on stdout.")
-@_verbose
+@json_option("verify", "As JSON on stdout.")
+@verbose_option
 @click.pass_context
 def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
     """Check every byte of a store against the digests it was written with.
@@ -339,16 +316,16 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
     reports = [verify_store(store) for store in stores]
     if as_json:
         documents = [{**dataclasses.asdict(report), "ok": report.ok} for report in reports]
-        _print_json(documents[0] if stores == [path] else documents)
+        print_json(documents[0] if stores == [path] else documents)
     else:
         for report in reports:
-            render.verified(_results(), report)
+            render.verified(results_console(), report)
     ctx.exit(0 if all(report.ok for report in reports) else 4)
 
 
 @cli.command()
-@_json_option("backbones", "As JSON on stdout.")
-@_verbose
+@json_option("backbones", "As JSON on stdout.")
+@verbose_option
 def backbones(as_json: bool, verbose: int) -> None:
     """List the backbones: what goes in, what comes out, whose weights."""
     from avfeat import render
@@ -356,14 +333,14 @@ def backbones(as_json: bool, verbose: int) -> None:
 
     records = describe_backbones()
     if as_json:
-        _print_json(records)
+        print_json(records)
     else:
-        render.backbones(_results(), records)
+        render.backbones(results_console(), records)
 
 
 @cli.command()
-@_json_option("datasets", "As JSON on stdout.")
-@_verbose
+@json_option("datasets", "As JSON on stdout.")
+@verbose_option
 def datasets(as_json: bool, verbose: int) -> None:
     """List the data sets."""
     from avfeat import datasets as registry
@@ -371,9 +348,9 @@ def datasets(as_json: bool, verbose: int) -> None:
 
     records = [registry.get(name).describe() for name in registry.names()]
     if as_json:
-        _print_json(records)
+        print_json(records)
     else:
-        render.datasets(_results(), records)
+        render.datasets(results_console(), records)
 
 
 @cli.command()
@@ -385,8 +362,8 @@ def datasets(as_json: bool, verbose: int) -> None:
     show_default=True,
     help="Folder for clips, features and pictures.",
 )
-@_verbose
-@_quiet
+@verbose_option
+@quiet_option
 @click.pass_context
 def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
     """Show the main job on six synthetic clips: extract, inspect, verify, draw.
@@ -396,7 +373,10 @@ def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
     """
     from avfeat.demo import run_demo
 
-    ctx.exit(run_demo(out, _talk(quiet=quiet)))
+    ctx.exit(run_demo(out, talk_console(quiet=quiet)))
+
+
+cli.add_command(weights)
 
 
 def main() -> None:

@@ -19,7 +19,9 @@ def table(
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for column in columns:
         numeric = column.endswith((" #", "/s", "MiB"))
-        grid.add_column(column.removesuffix(" #"), justify="right" if numeric else "left")
+        grid.add_column(
+            column.removesuffix(" #"), justify="right" if numeric else "left", overflow="fold"
+        )
     for row in rows:
         grid.add_row(*(Text(str(cell)) for cell in row))
     console.print(grid)
@@ -103,7 +105,7 @@ def run(console: Console, result: dict[str, Any]) -> None:
     for entry in result["stores"]:
         grid.add_row(
             Text(entry["store"], style="bold"),
-            Text(f"+{entry['new_rows']} rows of {entry['dim']}"),
+            Text(f"+{entry['new_rows']} rows of {' x '.join(map(str, entry['row_shape']))}"),
             counts(entry["counts"]),
             Text("random weights" if entry["random_weights"] else "", style="yellow"),
         )
@@ -222,6 +224,39 @@ def backbones(console: Console, records: list[dict[str, Any]]) -> None:
             for record in records
         ],
     )
+
+
+def weights(console: Console, records: list[dict[str, Any]]) -> None:
+    """Print the table of weights: one line per file, the alternatives below the first."""
+    rows = []
+    for record in records:
+        parts = " + ".join(record["parts"].values())
+        sources = [] if parts else record["sources"]
+        first, *others = sources or [{"file": parts, "size_mib": None, "digest": ""}]
+        licence, cached = record["licence"], "yes" if record["cached"] else "no"
+        rows.append((record["name"], *_source(first), licence, cached))
+        rows += [("", *_source(other), "", "") for other in others]
+    table(console, "weights", ("name", "file", "MiB", "digest", "licence", "cached"), rows)
+
+
+def _source(source: dict[str, Any]) -> tuple[str, str, str]:
+    size_mib = f"{source['size_mib']:.0f}" if source["size_mib"] else ""
+    digest = "pinned at first use" if source["digest"] is None else source["digest"]
+    kind, colon, value = digest.partition(":")
+    return source["file"], size_mib, f"{kind}{colon}{value[:8]}" + ("…" if len(value) > 8 else "")
+
+
+def checked_weights(console: Console, checked: Sequence[Any]) -> None:
+    """Print what `avfeat.extract.weights.manage.verify` found."""
+    for one in checked:
+        if one.status != "ok":
+            style = "red" if one.status == "damaged" else "yellow"
+            console.print(Text(f"{one.path}: {one.status}: {one.message}", style), soft_wrap=True)
+    counted = {
+        status: sum(one.status == status for one in checked)
+        for status in ("ok", "damaged", "unknown")
+    }
+    console.print(counts({status: n for status, n in counted.items() if n or status == "ok"}))
 
 
 def datasets(console: Console, records: list[dict[str, Any]]) -> None:

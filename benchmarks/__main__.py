@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) // 2))
     parser.add_argument("--backbones", default="all", help="names, comma-separated (default all)")
     options = parser.parse_args()
-    names = [spec.name for spec in backbones.select(options.backbones)]
+    names = [backbone.spec.name for backbone in backbones.select(options.backbones)]
     runs = [[name] for name in names] + ([names] if len(names) > 1 else [])
     console, talk = Console(width=120), Console(stderr=True)
     rows = []

@@ -25,6 +25,9 @@ class Dataset(ABC):
         For people.
     sampling
         Default frame sampling rule.
+    untrimmed
+        Whether clips are videos of any length: snippet networks then take them in the windows of
+        temporal action localisation, not one per second.
     naming
         How media files are named, in words.
     licence
@@ -35,6 +38,7 @@ class Dataset(ABC):
     title: ClassVar[str]
     paper: ClassVar[str] = ""
     sampling: ClassVar[str] = "on-screen"
+    untrimmed: ClassVar[bool] = False
     naming: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     classes: ClassVar[tuple[str, ...]] = ()
@@ -66,6 +70,7 @@ class Dataset(ABC):
             "paper": self.paper,
             "classes": list(self.classes),
             "sampling": self.sampling,
+            "untrimmed": self.untrimmed,
             "naming": self.naming,
             "licence": self.licence,
         }

@@ -19,6 +19,7 @@ class Folder(Dataset):
 
     name = "folder"
     title = "any folder of videos: one clip per file, no labels"
+    untrimmed = True
     naming = "any video or audio file, in subfolders too"
 
     def load(self, *, annotations: Path | None, data: Path) -> ClipManifest:

@@ -22,11 +22,14 @@ class Batcher:
     Parameters
     ----------
     forward
-        Items [batch_size, ...] to float32 rows [batch_size, dim].
+        Items [batch_size, ...] to float32 rows [batch_size, *row_shape].
     batch_size
         Items per forward pass.
     rows
         Where rows go.
+    pool
+        Consecutive items of a clip whose rows are averaged to one row; an incomplete group at the
+        end of a clip gives none.
 
     Attributes
     ----------
@@ -36,13 +39,16 @@ class Batcher:
         Positions of clips with a NaN or an infinity in their rows.
     """
 
-    def __init__(self, forward: Forward, batch_size: int, rows: UnitRows) -> None:
+    def __init__(self, forward: Forward, batch_size: int, rows: UnitRows, *, pool: int = 1) -> None:
         self.seconds = 0.0
         self.padded = 0
         self.not_finite: set[int] = set()
         self._forward = forward
         self._batch_size = batch_size
         self._rows = rows
+        self._pool = pool
+        # Of each clip with an incomplete group: its rows and their times.
+        self._groups: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._waiting: list[tuple[int, np.ndarray, np.ndarray]] = []
         self._count = 0
 
@@ -81,4 +87,21 @@ class Batcher:
             first += len(items)
             if not np.isfinite(part).all():
                 self.not_finite.add(position)
+            if self._pool > 1:
+                part, times = self._pooled(position, part, times)
             self._rows.append(position, part, times)
+
+    def _pooled(
+        self, position: int, rows: np.ndarray, times: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Average the groups of the clip at `position` that are complete now."""
+        if position in self._groups:
+            kept, stamps = self._groups.pop(position)
+            rows, times = np.concatenate([kept, rows]), np.concatenate([stamps, times])
+        count = len(rows) // self._pool
+        used = count * self._pool
+        if used < len(rows):
+            self._groups[position] = (rows[used:].copy(), times[used:].copy())
+        grouped = rows[:used].reshape(count, self._pool, *rows.shape[1:])
+        means = grouped.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return means, times[:used].reshape(count, self._pool).mean(axis=1)

@@ -6,8 +6,7 @@ from typing import Any
 
 from avfeat.extract import backbones
 from avfeat.extract.backbones import AudioInput, BackboneSpec
-from avfeat.extract.plan import FPS
-from avfeat.extract.weights import cache
+from avfeat.extract.weights.manage import describe
 
 
 def describe_backbones() -> list[dict[str, Any]]:
@@ -16,7 +15,7 @@ def describe_backbones() -> list[dict[str, Any]]:
 
 
 def _describe(spec: BackboneSpec) -> dict[str, Any]:
-    rows = spec.rows(10.0, FPS)
+    rows = spec.rows(10.0)
     entries = [backbones.get(spec.name).weights_entry(tag) for tag in spec.weights]
     return {
         "name": spec.name,
@@ -30,25 +29,7 @@ def _describe(spec: BackboneSpec) -> dict[str, Any]:
         "gmacs_per_10s": round(rows * spec.gmacs_per_item, 2),
         "paper": spec.paper,
         "preprocessing": spec.recipe()["input"],
-        "weights": [
-            {
-                "name": entry.name,
-                "licence": entry.licence,
-                "trained_on": entry.trained_on,
-                "citation": entry.citation,
-                "sources": [
-                    {
-                        "urls": list(source.urls),
-                        "sha256": source.sha256,
-                        "size_mib": source.size_mib,
-                    }
-                    for source in entry.sources
-                ],
-                # Whether a file is there, not whether it is right: extract hashes it before use.
-                "cached": any(cache.path_of(source).exists() for source in entry.sources),
-            }
-            for entry in entries
-        ],
+        "weights": [describe(entry) for entry in entries],
     }
 
 

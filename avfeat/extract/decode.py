@@ -7,27 +7,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from avfeat.download import sha256_file
 from avfeat.errors import MediaError
-from avfeat.extract import transforms
-from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, Geometry, VisualInput
-from avfeat.extract.media import ClipReader, locate_window
+from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, VisualInput
+from avfeat.extract.items import Cutter, VisualItems
+from avfeat.extract.media import ClipReader, Rate, Sampling, locate_window
 from avfeat.extract.media.types import Window
 from avfeat.manifests.clips import Clip, Outcome
 
 #: This many seconds of a stream may be missing without the clip counting as degraded: one sampling
 #: period at 8 frames per second.
 SHORT_TOLERANCE = 0.125
-
-#: Frames handed over at once; bounds memory whatever the clip's length.
-_CHUNK_FRAMES = 16
 
 
 class Chunk(NamedTuple):
@@ -38,7 +33,7 @@ class Chunk(NamedTuple):
     backbone
         Name of the backbone.
     items
-        uint8 [n, H, W, 3] or [n, T, H, W, 3], or float32 waveforms [n, window].
+        [n, *item_shape] of the backbone's `item_dtype`: pictures, snippets or waveforms.
     times
         float64 [n], seconds in the clip: of the source frame, the mean over a snippet's frames, or
         the centre of an audio window.
@@ -61,16 +56,18 @@ class ClipJob:
         The file's name within the data folder, as the store records it.
     specs
         The backbones that need the clip.
-    sampling, fps
-        Frame sampling rule and frames per second.
+    rule
+        Frame sampling rule, of backbones that have none of their own.
+    device
+        Torch device where optical flow is computed, by the method that can use one.
     """
 
     clip: Clip
     path: Path
     media: str
     specs: tuple[BackboneSpec, ...]
-    sampling: str
-    fps: float
+    rule: str
+    device: str = "cpu"
 
 
 @dataclass(slots=True)
@@ -153,11 +150,13 @@ class _Decoding:
             self.outcomes.setdefault(spec.name, outcome)
 
     def _leave_out_short(self) -> None:
-        """Fail the backbones whose one item is longer than the clip."""
+        """Fail the backbones whose one row takes more than the clip."""
         seconds = self._job.clip.seconds
         for spec in self._job.specs:
-            if not spec.rows(seconds, self._job.fps):
-                message = f"{self._job.path.name}: {seconds:.3f} s are less than a {spec.name} item"
+            if not spec.rows(seconds):
+                message = (
+                    f"{self._job.path.name}: {seconds:.3f} s are less than one row of {spec.name}"
+                )
                 self._fail([spec], MediaError("too_short", message))
 
     def _read(
@@ -204,10 +203,14 @@ class _Decoding:
         self, reader: ClipReader, window: Window, inputs: dict[str, AudioInput]
     ) -> tuple[int, float]:
         """Emit the audio items; return corrupt frames, and seconds missing at the end."""
-        cutters = {name: _Cutter(wanted.window, wanted.hop) for name, wanted in inputs.items()}
-        for block in reader.audio({wanted.rate for wanted in inputs.values()}, window=window):
+        cutters = {name: Cutter(wanted.window, wanted.hop) for name, wanted in inputs.items()}
+        rates: dict[str, Rate] = {
+            name: wanted.rate if wanted.via is None else (wanted.via, wanted.rate)
+            for name, wanted in inputs.items()
+        }
+        for block in reader.audio(set(rates.values()), window=window):
             for name, wanted in inputs.items():
-                first, items = cutters[name].push(block[wanted.rate])
+                first, items = cutters[name].push(block[rates[name]])
                 starts = first + wanted.hop * np.arange(len(items))
                 self._emit(name, items, (starts + wanted.window / 2) / wanted.rate)
         return reader.report.corrupt_frames, reader.report.audio_short
@@ -216,70 +219,20 @@ class _Decoding:
         self, reader: ClipReader, window: Window, inputs: dict[str, VisualInput]
     ) -> tuple[int, float]:
         """Emit the visual items; return corrupt frames, and seconds missing at the end."""
-        cutters = {name: _Cutter(wanted.frames, wanted.stride) for name, wanted in inputs.items()}
-        geometries = {wanted.geometry for wanted in inputs.values()}
         corrupt_before = reader.report.corrupt_frames
-        frames = reader.frames(
-            self._job.sampling,
-            window=window,
-            fps=self._job.fps,
-            count=round(self._job.clip.seconds * self._job.fps),
-        )
-        rgb: np.ndarray | None = None
-        crops: dict[Geometry, np.ndarray] = {}
-        while True:
-            pictures, seconds = [], []  # of crops alone: whole frames would be large
-            for frame in islice(frames, _CHUNK_FRAMES):
-                if frame.rgb is not rgb:  # the same array where a frame is sampled twice
-                    started = time.perf_counter()
-                    rgb, crops = frame.rgb, transforms.crops(frame.rgb, geometries)
-                    self._times.transform += time.perf_counter() - started
-                pictures.append(crops)
-                seconds.append(frame.time)
-            if not pictures:
-                break
-            stacks = {g: np.stack([crops[g] for crops in pictures]) for g in geometries}
-            for name, wanted in inputs.items():
-                _, items = cutters[name].push(stacks[wanted.geometry])
-                shown = cutters[name].times(np.array(seconds))
-                self._emit(name, items[:, 0] if wanted.frames == 1 else items, shown)
+        seconds = self._job.clip.seconds
+        by_sampling: dict[Sampling, dict[str, VisualInput]] = {}
+        for name, wanted in inputs.items():
+            rule = wanted.rule or self._job.rule
+            sampling = Sampling(rule, wanted.fps, wanted.samples(seconds))
+            by_sampling.setdefault(sampling, {})[name] = wanted
+        feeds = [
+            VisualItems(group, self._emit, device=self._job.device)
+            for group in by_sampling.values()
+        ]
+        for which, frame in reader.sampled(list(by_sampling), window=window):
+            feeds[which].push(frame.rgb, frame.time)
+        for feed in feeds:
+            feed.finish()
+        self._times.transform += sum(feed.seconds for feed in feeds)
         return reader.report.corrupt_frames - corrupt_before, reader.report.video_short
-
-
-class _Cutter:
-    """Cut a stream that comes in blocks into windows of `size`, every `step`."""
-
-    def __init__(self, size: int, step: int) -> None:
-        self._size, self._step = size, step
-        self._values: np.ndarray | None = None
-        self._stamps = np.empty(0)
-        self._first = 0
-        # Values still to be passed over before the next window, where windows have gaps.
-        self._gap = {"values": 0, "stamps": 0}
-
-    def push(self, values: np.ndarray) -> tuple[int, np.ndarray]:
-        """Add values [n, ...]; return where the new windows start, and them [m, size, ...]."""
-        before = values[:0] if self._values is None else self._values
-        windows, self._values = self._cut("values", before, values)
-        first = self._first
-        self._first += len(windows) * self._step
-        return first, np.ascontiguousarray(np.moveaxis(windows, -1, 1))
-
-    def times(self, stamps: np.ndarray) -> np.ndarray:
-        """Add the stamps [n] of pushed values; return the mean stamp of each new window [m]."""
-        windows, self._stamps = self._cut("stamps", self._stamps, stamps)
-        return np.asarray(windows.mean(axis=-1))
-
-    def _cut(
-        self, stream: str, before: np.ndarray, new: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the complete windows [m, ..., size] and what is left for the next ones."""
-        passed = min(self._gap[stream], len(new))
-        self._gap[stream] -= passed
-        data = np.concatenate([before, new[passed:]])
-        count = max(0, (len(data) - self._size) // self._step + 1)
-        if not count:
-            return np.empty((0, *data.shape[1:], self._size), dtype=data.dtype), data
-        used = count * self._step
-        self._gap[stream] = max(0, used - len(data))
-        return sliding_window_view(data, self._size, axis=0)[:: self._step][:count], data[used:]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from avfeat.extract.batch import Batcher, Forward
 from avfeat.extract.decode import ClipJob
-from avfeat.extract.plan import FPS, Plan, StoreTask
+from avfeat.extract.plan import Plan, StoreTask
 from avfeat.extract.prefetch import ClipStream, prefetch
 from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
 from avfeat.stores.unitrows import UnitRows
@@ -141,7 +141,12 @@ def _jobs(plan: Plan, tasks: Sequence[StoreTask], unit: int) -> Iterator[tuple[i
             clip = writer.clips[index]
             path = plan.manifest.media[clip.id]
             media = path.relative_to(plan.manifest.data_root).as_posix()
-            yield index, ClipJob(clip, path, media, specs, plan.settings.sampling, FPS)
+            yield (
+                index,
+                ClipJob(
+                    clip, path, media, specs, plan.settings.sampling, device=plan.settings.device
+                ),
+            )
 
 
 def _run_unit(
@@ -164,7 +169,9 @@ def _run_unit(
             rows[name] = stack.enter_context(task.writer.unit_rows(unit))
             outcomes[name] = dict(settled)
             if name in models:
-                batchers[name] = Batcher(models[name], task.batch_size, rows[name])
+                batchers[name] = Batcher(
+                    models[name], task.batch_size, rows[name], pool=task.spec.pool
+                )
         for index, _ in _jobs(plan, tasks, unit):
             stream = _next(streams, report)
             _feed(stream, index - first, batchers, report)

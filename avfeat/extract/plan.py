@@ -12,16 +12,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from avfeat.errors import MediaNotFoundError, UnknownNameError, UsageError
-from avfeat.extract.backbones import BackboneSpec
+from avfeat.extract.backbones import FPS, Backbone, BackboneSpec, VisualInput
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import Clip, ClipManifest, Outcome
 from avfeat.manifests.recipe import Recipe, library_versions
 from avfeat.stores.files import Files
 from avfeat.stores.state import peek
 from avfeat.stores.writer import StoreWriter
-
-#: Frames per second of every recipe so far (Tian et al., ECCV 2020).
-FPS = 8.0
 
 _MAX_UNIT_CLIPS = 16
 _UNIT_BYTES = 64 * 2**20
@@ -53,7 +50,7 @@ class StoreTask:
 
     Attributes
     ----------
-    spec, weights, batch_size
+    backbone, weights, batch_size
         The backbone, its weights, items per forward pass.
     writer
         The store.
@@ -63,12 +60,17 @@ class StoreTask:
         Index to outcome, of clips that need no decoding: missing, or badly annotated.
     """
 
-    spec: BackboneSpec
+    backbone: Backbone
     weights: WeightsInfo
     batch_size: int
     writer: StoreWriter
     decode: set[int] = field(default_factory=set)
     settle: dict[int, Outcome] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """The backbone's."""
+        return self.backbone.spec
 
     @property
     def url(self) -> str:
@@ -123,43 +125,50 @@ class Plan:
 
 
 def store_url(out: str, dataset: str, backbone: str) -> str:
-    """Where the features of a backbone lie: ``<out>/<dataset>/<backbone>``."""
-    return f"{out.rstrip('/')}/{dataset}/{backbone}"
+    """Where the features of a backbone lie: ``<out>/<dataset>/<backbone>``.
+
+    A colon, as in ``timm:resnet18``, becomes an underscore: it means something in URLs.
+    """
+    return f"{out.rstrip('/')}/{dataset}/{backbone.replace(':', '_')}"
 
 
 def count_rows(spec: BackboneSpec, clip: Clip) -> int:
     """Rows a clip will have; 0 where its length is not known."""
-    return spec.rows(clip.seconds, FPS) if math.isfinite(clip.seconds) else 0
+    return spec.rows(clip.seconds) if math.isfinite(clip.seconds) else 0
 
 
 def make_tasks(
     manifest: ClipManifest,
-    specs: Sequence[BackboneSpec],
+    backbones: Sequence[Backbone],
     weights: Sequence[WeightsInfo],
     settings: Settings,
 ) -> tuple[StoreTask, ...]:
     """Make one task per store, its writer neither prepared nor opened."""
     if not manifest.clips:
         raise UsageError(f"the data set {manifest.dataset!r} has no clips")
-    urls = [store_url(settings.out, manifest.dataset, spec.name) for spec in specs]
+    urls = [store_url(settings.out, manifest.dataset, b.spec.name) for b in backbones]
     stored = [_stored_unit_clips(url) for url in urls]
     # A new store takes after the ones beside it, so that they can share their decoding.
     default = next(filter(None, stored), None) or auto_unit_clips(manifest)
     tasks = []
-    for spec, info, url, own in zip(specs, weights, urls, stored, strict=True):
+    for backbone, info, url, own in zip(backbones, weights, urls, stored, strict=True):
+        spec = backbone.spec
         unit_clips = settings.unit_clips or own or default
         batch_size = settings.batch_size or spec.batch_size(settings.device.partition(":")[0])
         writer = StoreWriter(
             url,
-            recipe=make_recipe(spec, info, settings, batch_size=batch_size, unit_clips=unit_clips),
+            recipe=make_recipe(
+                backbone, info, settings, batch_size=batch_size, unit_clips=unit_clips
+            ),
             sources={"weights": info.to_dict(), "paper": spec.paper},
             manifest=manifest,
             rows=lambda clip, spec=spec: count_rows(spec, clip),  # type: ignore[misc]
             dim=spec.dim,
+            map=spec.map,
             unit_clips=unit_clips,
             allow_drift=settings.allow_drift,
         )
-        tasks.append(StoreTask(spec, info, batch_size, writer))
+        tasks.append(StoreTask(backbone, info, batch_size, writer))
     return tuple(tasks)
 
 
@@ -179,17 +188,19 @@ def auto_unit_clips(manifest: ClipManifest) -> int:
 
 
 def make_recipe(
-    spec: BackboneSpec,
+    backbone: Backbone,
     weights: WeightsInfo,
     settings: Settings,
     *,
     batch_size: int,
     unit_clips: int,
 ) -> Recipe:
-    """Write down everything that can change a number in a row of `spec`."""
+    """Write down everything that can change a number in a row of `backbone`."""
+    spec = backbone.spec
+    wanted = spec.input
     sampling = (
-        {"rule": settings.sampling, "fps": FPS}
-        if spec.modality == "visual"
+        {"rule": wanted.rule or settings.sampling, "fps": wanted.fps}
+        if isinstance(wanted, VisualInput)
         else {"downmix": "mean", "resampler": "soxr-hq"}
     )
     return Recipe(
@@ -209,7 +220,7 @@ def make_recipe(
             "batch_size": batch_size,
         },
         store={"dtype": "float32", "unit_clips": unit_clips},
-        libraries=library_versions(spec.modality),
+        libraries=library_versions(spec.modality, beside=(*wanted.libraries, *backbone.libraries)),
     )
 
 

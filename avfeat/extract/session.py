@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from avfeat import datasets
 from avfeat.errors import MediaNotFoundError, UsageError
 from avfeat.extract import backbones
-from avfeat.extract.backbones import BackboneSpec
+from avfeat.extract.backbones import Backbone
 from avfeat.extract.batch import Forward
 from avfeat.extract.engine import Listener, RunReport, run
 from avfeat.extract.media import SAMPLING_RULES
@@ -95,7 +96,7 @@ def check_sampling(rule: str) -> str:
 
 
 def plan_only(
-    manifest: ClipManifest, specs: Sequence[BackboneSpec], settings: Settings, *, weights: str
+    manifest: ClipManifest, chosen: Sequence[Backbone], settings: Settings, *, weights: str
 ) -> tuple[Plan, list[dict[str, Any]]]:
     """Make the plan without writing, locking or downloading anything.
 
@@ -106,37 +107,56 @@ def plan_only(
     """
     selected = select_clips(manifest, settings)
     infos, needed = [], []
-    for spec in specs:
-        info, record = _peek_weights(spec, weights)
+    for backbone in chosen:
+        info, record = _peek_weights(backbone, weights)
         infos.append(info)
         needed.append(record)
-    tasks = make_tasks(manifest, specs, infos, settings)
+    tasks = make_tasks(manifest, chosen, infos, settings)
     for task, record in zip(tasks, needed, strict=True):
         task.writer.prepare(ignore_weights=not record["at_hand"])
     return fill_tasks(tasks, manifest, settings, selected), needed
 
 
-def _peek_weights(spec: BackboneSpec, weights: str) -> tuple[WeightsInfo, dict[str, Any]]:
+def _peek_weights(backbone: Backbone, weights: str) -> tuple[WeightsInfo, dict[str, Any]]:
     """Say what weights a run would use, and whether they are in the cache; fetches nothing."""
-    entry = backbones.find_entry(spec.name, weights)
+    name = backbone.spec.name
+    entry = backbones.find_entry(backbone, weights)
     if isinstance(entry, WeightsInfo):
-        return entry, {"backbone": spec.name, "weights": weights, "at_hand": True}
+        return entry, {"backbone": name, "weights": weights, "at_hand": True}
     found = cache.find(entry)
     record = {
-        "backbone": spec.name,
+        "backbone": name,
         "weights": entry.name,
         "at_hand": found is not None,
-        "url": entry.sources[0].urls[0],
-        "path": str(cache.path_of(entry.sources[0])),
-        "size_mib": entry.sources[0].size_mib,
+        **cache.wanted(entry),
     }
     return found or WeightsInfo(source="published", tag=entry.tag), record
+
+
+def choose(
+    names: Sequence[str], *, options: Sequence[str] = (), dataset: str, device: str
+) -> list[Backbone]:
+    """Return the backbones asked for, each in the variant for the data set and the device.
+
+    Parameters
+    ----------
+    names, options
+        As for `backbones.select`.
+    dataset, device
+        Names of both, as for `load_manifest` and from `resolve_device`.
+    """
+    untrimmed = datasets.get(dataset).untrimmed
+    kind = device.partition(":")[0]
+    return [
+        backbone.adapted(untrimmed=untrimmed, device=kind)
+        for backbone in backbones.select(names, options=options)
+    ]
 
 
 @contextmanager
 def open_plan(
     manifest: ClipManifest,
-    specs: Sequence[BackboneSpec],
+    chosen: Sequence[Backbone],
     settings: Settings,
     *,
     weights: str,
@@ -158,11 +178,13 @@ def open_plan(
     """
     selected = select_clips(manifest, settings)
     infos = [
-        backbones.resolve_weights(spec.name, weights, progress=partial(downloading, spec.name))
-        for spec in specs
+        backbones.resolve_weights(
+            backbone, weights, progress=partial(downloading, backbone.spec.name)
+        )
+        for backbone in chosen
     ]
     with ExitStack() as stack:
-        tasks = make_tasks(manifest, specs, infos, settings)
+        tasks = make_tasks(manifest, chosen, infos, settings)
         for task in tasks:
             task.writer.lock()
             stack.callback(task.writer.close)
@@ -176,7 +198,7 @@ def load_models(plan: Plan) -> dict[str, Forward]:
     device = torch.device(plan.settings.device)
     return {
         task.spec.name: backbones.load(
-            task.spec.name,
+            task.backbone,
             weights=task.weights,
             device=device,
             precision=plan.settings.precision,  # type: ignore[arg-type]
@@ -242,7 +264,7 @@ def describe_plan(plan: Plan, needed: Sequence[dict[str, Any]]) -> dict[str, Any
                 "unit_clips": task.writer.layout.unit_clips,
                 "rows": rows,
                 # Features are float32, times float64.
-                "bytes": rows * (task.spec.dim * 4 + 8),
+                "bytes": rows * (math.prod(task.spec.row_shape) * 4 + 8),
                 "batch_size": task.batch_size,
                 "weights": record,
             }
@@ -264,7 +286,7 @@ def describe_run(plan: Plan, report: RunReport) -> dict[str, Any]:
             {
                 "store": task.url,
                 "backbone": task.spec.name,
-                "dim": task.spec.dim,
+                "row_shape": list(task.spec.row_shape),
                 "new_rows": report.rows.get(task.spec.name, 0),
                 "counts": count_statuses(task.writer.outcomes),
                 "random_weights": task.weights.source == "random",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any, Literal
 
@@ -54,14 +55,15 @@ class Recipe(BaseModel):
         return digest(self.model_dump(mode="json"))
 
 
-def library_versions(modality: str) -> dict[str, str]:
+def library_versions(modality: str, *, beside: Iterable[str] = ()) -> dict[str, str]:
     """Return the versions of the libraries that rows of `modality` depend on.
 
-    Those of FFmpeg are the ones PyAV carries: decoding, timestamps and colour conversion.
+    `beside` names packages that only some recipes use. The versions
+    of FFmpeg are the ones PyAV carries: decoding, timestamps and colour conversion.
     """
     import av
 
-    versions = {name: metadata.version(name) for name in _LIBRARIES[modality]}
+    versions = {name: metadata.version(name) for name in (*_LIBRARIES[modality], *beside)}
     for library in ("libavcodec", "libavformat", "libswscale"):
         versions[library] = ".".join(map(str, av.library_versions[library]))
     return dict(sorted(versions.items()))

@@ -144,7 +144,7 @@ def test_bad_annotation_rows_end_as_rows_that_name_file_and_line(
     [
         (("-b", "senet145"), "unknown backbone 'senet145'. Did you mean 'senet154'?"),
         (("-d", "lpl"), "unknown data set 'lpl'. Did you mean 'llp'? Known: folder, llp"),
-        (("--sampling", "middle"), "known: avvp, on-screen, center"),
+        (("--sampling", "middle"), "known: avvp, ave, on-screen, center"),
         (("--split", "tset"), "unknown split 'tset'. Did you mean 'test'?"),
         (("--clip", "nothing"), "unknown clip 'nothing'"),
         (("--device", "tpu"), "unknown device 'tpu'"),

@@ -178,7 +178,7 @@ def test_other_library_versions_need_a_word_and_are_recorded(
     avfeat("extract", "-b", "tiny_image", *corpus.options, "--split", "test")
     from avfeat.extract import plan
 
-    monkeypatch.setattr(plan, "library_versions", lambda modality: {"torch": "9.9"})
+    monkeypatch.setattr(plan, "library_versions", lambda modality, beside: {"torch": "9.9"})
     refused = avfeat("extract", "-b", "tiny_image", *corpus.options, code=2)
     assert "libraries.torch" in refused.stderr
     assert "--allow-drift" in refused.stderr
@@ -395,7 +395,7 @@ def test_drift_is_recorded_before_the_first_row_of_it(
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(plan, "library_versions", lambda modality: {"torch": "9.9"})
+        patch.setattr(plan, "library_versions", lambda modality, beside: {"torch": "9.9"})
         patch.setattr(StoreWriter, "finish", killed)
         with pytest.raises(KilledError):
             avfeat("extract", "-b", "tiny_image", *corpus.options, "--allow-drift")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -69,19 +70,12 @@ def test_long_side_is_truncated_and_crop_rounds_half_to_even() -> None:
     assert transforms.apply(IMAGE, ramp)[0, 0, 0] == 116 // 2
 
 
-def test_each_distinct_geometry_is_applied_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[Geometry] = []
-    real = transforms.apply
-
-    def counting(geometry: Geometry, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        calls.append(geometry)
-        return real(geometry, rgb)
-
-    monkeypatch.setattr(transforms, "apply", counting)
-    found = transforms.crops(frame(240, 320), [IMAGE, SQUASH, Geometry(256, 224), IMAGE])
-
-    assert calls == [IMAGE, SQUASH]
-    assert {g: a.shape for g, a in found.items()} == {IMAGE: (224, 224, 3), SQUASH: (112, 112, 3)}
+def test_opencv_does_not_antialias() -> None:
+    """AVE squashed its frames with cv2.resize."""
+    rgb = frame(1080, 1920)
+    squashed = transforms.apply(Geometry((224, 224), interpolation="cv2-linear"), rgb)
+    assert np.array_equal(squashed, cv2.resize(rgb, (224, 224)))
+    assert np.abs(squashed.astype(int) - transforms.apply(Geometry((224, 224)), rgb)).max() > 20
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ or a plugin package with an entry point in the group ``avfeat.backbones``; nothi
 from avfeat.extract.backbones.base import Backbone
 from avfeat.extract.backbones.extractor import Extractor, find_entry, load, resolve_weights
 from avfeat.extract.backbones.registry import get, names, register, select, unregister
-from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, Geometry, VisualInput
+from avfeat.extract.backbones.spec import FPS, AudioInput, BackboneSpec, Geometry, VisualInput
 from avfeat.extract.weights.info import WeightsInfo
 
 __all__ = [
+    "FPS",
     "AudioInput",
     "Backbone",
     "BackboneSpec",

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from avfeat.extract.backbones.spec import AudioInput, BackboneSpec
+from avfeat.errors import UnknownNameError, UsageError
+from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, VisualInput
 from avfeat.extract.weights.registry import WeightsEntry, entry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+SECOND = "second"
+"""Option of every image network: the mean over each second's frames."""
 
 
 class Backbone(ABC):
@@ -18,22 +25,63 @@ class Backbone(ABC):
     Subclasses set `spec` and write `build`; torch is imported inside the methods, so that listing
     backbones stays light. A backbone never sees a file, a clip or a store.
 
+    A recipe that differs in a named way is a variant: ``resnet152.map``, ``openl3.music.mel128``.
+    Subclasses list the options in `axes` and give the spec of each choice in `specify`.
+
+    Attributes
+    ----------
+    spec
+        Of this variant.
+    axes
+        Alternatives of which one each can be chosen, the default first; ``""`` stands for a default
+        that has no name.
+    libraries
+        Packages beyond torch, torchvision and timm whose version the recipe should name.
+    chosen
+        The choice on each axis.
+    pooled
+        Whether the rows of each second are averaged.
+    tag
+        Tag of the weights to use, the first of the spec's by default.
+
     Examples
     --------
     >>> from avfeat.extract.backbones import get
     >>> get("resnet152").spec.dim
     2048
+    >>> get("resnet152.second").spec.rows(10.0)
+    10
     """
 
-    spec: ClassVar[BackboneSpec]
+    spec: BackboneSpec
+    axes: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    libraries: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        """Take the defaults on every axis."""
+        self.chosen: tuple[str, ...] = tuple(axis[0] for axis in self.axes)
+        self.pooled = False
+        self.tag: str | None = None
 
     @abstractmethod
     def build(self) -> nn.Module:
         """Build the network up to its feature layer, with any weights.
 
-        It maps what `to_input` gives to rows ``[N, dim]``. Its state-dict keys are those of the
-        published file, so that weights load without renaming.
+        It maps what `to_input` gives to rows ``[N, dim]``, or to maps ``[N, dim, height, width]``.
+        Its state-dict keys are those of the published file, so that weights load without renaming.
         """
+
+    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
+        """Return the spec of a choice on each of `axes`; its name does not matter."""
+        raise NotImplementedError(f"{type(self).__name__} has axes and no specify")
+
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename and reshape the tensors of a published file onto the keys of `build`.
+
+        Called with whatever a file of `weights_entry` holds, in the file's order. Layouts are told
+        apart by their keys. The keys are as they should be unless this is overridden.
+        """
+        return state
 
     def to_input(self, items: Tensor) -> Tensor:
         """Turn a batch of items, already on the device, into the network's float32 input.
@@ -49,13 +97,18 @@ class Backbone(ABC):
             ``[N, 3, H, W]`` or ``[N, 3, T, H, W]``, normalised with the spec's mean and std; the
             waveforms themselves for audio, where networks with a front end override this.
         """
-        if isinstance(self.spec.input, AudioInput):
+        wanted = self.spec.input
+        if isinstance(wanted, AudioInput):
             return items
         # Plain contiguous layout: channels-last kernels give other last bits.
-        planes = items.movedim(-1, 1).contiguous().float().div_(255)
+        planes = items.movedim(-1, 1).contiguous().float()
+        if wanted.white == 1.0:
+            planes = planes.div_(255)
+        if wanted.colour == "BGR":
+            planes = planes.flip(1)
         shape = (1, 3, *[1] * (planes.ndim - 2))
-        mean = planes.new_tensor(self.spec.input.mean).reshape(shape)
-        std = planes.new_tensor(self.spec.input.std).reshape(shape)
+        mean = planes.new_tensor(wanted.mean).reshape(shape)
+        std = planes.new_tensor(wanted.std).reshape(shape)
         return planes.sub_(mean).div_(std)
 
     def weights_entry(self, tag: str) -> WeightsEntry:
@@ -63,4 +116,81 @@ class Backbone(ABC):
 
         Looked up in avfeat's own weights/registry.yaml; a plugin package overrides this.
         """
-        return entry(f"{self.spec.name}.{tag}")
+        return entry(f"{self.family}.{tag}")
+
+    def adapted(self, *, untrimmed: bool, device: str) -> Backbone:
+        """Return the variant for a kind of data set and of device; itself, as most do.
+
+        Parameters
+        ----------
+        untrimmed
+            Whether the clips are videos of any length, not cut to ten seconds.
+        device
+            ``"cpu"`` or ``"cuda"``.
+        """
+        return self
+
+    def renamed(self, spec: BackboneSpec) -> Backbone:
+        """Return a copy with this spec under the name it has."""
+        twin = copy.copy(self)
+        twin.spec = replace(spec, name=self.spec.name)
+        return twin
+
+    @property
+    def family(self) -> str:
+        """Name without options."""
+        return type(self).spec.name
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Every option that can be named, defaults included."""
+        named = tuple(option for axis in self.axes for option in axis if option)
+        return (*named, SECOND) if self._poolable() else named
+
+    def variant(self, options: Collection[str]) -> Backbone:
+        """Return the variant with these options, or weights tag, chosen beside the ones it has.
+
+        Raises
+        ------
+        UnknownNameError
+            There is no such option or tag.
+        UsageError
+            Two of them exclude each other.
+        """
+        twin = copy.copy(self)
+        chosen = list(self.chosen)
+        taken: dict[int, str] = {}
+        for option in options:
+            places = [i for i, axis in enumerate(self.axes) if option and option in axis]
+            if places:
+                if taken.setdefault(places[0], option) != option:
+                    raise UsageError(
+                        f"{self.family}: {taken[places[0]]} and {option} exclude each other"
+                    )
+                chosen[places[0]] = option
+            elif option == SECOND and self._poolable():
+                twin.pooled = True
+            elif option in self.spec.weights:
+                twin.tag = option
+            else:
+                known = [*self.options, *self.spec.weights]
+                raise UnknownNameError(f"option of {self.family}", option, known)
+        twin.chosen = tuple(chosen)
+        spec = self.specify(twin.chosen) if self.axes else type(self).spec
+        named = [c for c, axis in zip(chosen, self.axes, strict=True) if c != axis[0]]
+        if twin.pooled:
+            assert isinstance(spec.input, VisualInput)
+            spec = replace(spec, pool=round(spec.input.fps))
+            named.append(SECOND)
+        if twin.tag is not None and twin.tag not in spec.weights:
+            raise UsageError(f"weights {twin.tag} do not fit {self.family}.{'.'.join(named)}")
+        if twin.tag is not None and twin.tag != spec.weights[0]:
+            named.append(twin.tag)
+        twin.spec = replace(spec, name=".".join([self.family, *named]))
+        return twin
+
+    def _poolable(self) -> bool:
+        """Whether rows are one per frame, so that a second's rows can be averaged."""
+        taken = type(self).spec.input
+        single = isinstance(taken, VisualInput) and taken.frames == 1
+        return single and type(self).spec.pool == 1

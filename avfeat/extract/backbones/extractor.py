@@ -9,7 +9,7 @@ from avfeat import download
 from avfeat.errors import UnknownNameError, UsageError, WeightsError
 from avfeat.extract.backbones.base import Backbone
 from avfeat.extract.backbones.registry import get
-from avfeat.extract.backbones.spec import BackboneSpec, VisualInput
+from avfeat.extract.backbones.spec import BackboneSpec
 from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.extract.weights.registry import WeightsEntry
@@ -57,13 +57,15 @@ class Extractor:
         Parameters
         ----------
         items
-            On any device: uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, or float32 waveforms
-            ``[N, window]`` with samples in [-1, 1]; ``[N, *spec.input.item_shape]`` in short.
+            On any device: uint8 ``[N, H, W, 3]`` or ``[N, T, H, W, 3]``, float32 waveforms
+            ``[N, window]`` with samples in [-1, 1], or float32 snippets with optical flow;
+            ``[N, *spec.input.item_shape]`` of ``spec.input.item_dtype`` in short.
 
         Returns
         -------
         Tensor
-            float32 ``[N, dim]`` on the CPU, whatever the device and the precision.
+            float32 ``[N, dim]``, or ``[N, height, width, dim]`` of a map, on the CPU, whatever the
+            device and the precision.
 
         Raises
         ------
@@ -92,12 +94,14 @@ class Extractor:
             if self.precision == "bf16":
                 stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
             rows: Tensor = self._net(batch)
-            return rows.to(device="cpu", dtype=torch.float32)
+            if self.spec.map is not None:
+                rows = rows.movedim(1, -1)
+            return rows.to(device="cpu", dtype=torch.float32).contiguous()
 
     def _check(self, items: Tensor) -> None:
         import torch
 
-        dtype = torch.uint8 if isinstance(self.spec.input, VisualInput) else torch.float32
+        dtype = getattr(torch, self.spec.input.item_dtype)
         shape = self.spec.input.item_shape
         if items.dtype != dtype or tuple(items.shape[1:]) != shape:
             raise ValueError(
@@ -107,7 +111,7 @@ class Extractor:
 
 
 def load(
-    name: str,
+    name: str | Backbone,
     *,
     weights: str | WeightsInfo = "published",
     device: torch.device,
@@ -118,10 +122,10 @@ def load(
     Parameters
     ----------
     name
-        A registered backbone.
+        Name of a backbone, see `get`, or one itself.
     weights
-        ``"published"`` (the default tag), ``"random"``, ``"random:<seed>"`` or a weights tag; or
-        what `resolve_weights` returned for one of these.
+        ``"published"`` (the tag in the name, else the default), ``"random"``,
+        ``"random:<seed>"`` or a weights tag; or what `resolve_weights` returned for one of these.
     device
         Where to run.
     precision
@@ -140,12 +144,12 @@ def load(
     import torch
 
     from avfeat.extract.weights.random import calibrate
-    from avfeat.extract.weights.state import load_state
+    from avfeat.extract.weights.state import load_weights
 
     if precision not in ("fp32", "bf16"):
         raise UsageError(f"unknown precision {precision!r}; known: fp32, bf16")
-    backbone = get(name)
-    info = weights if isinstance(weights, WeightsInfo) else resolve_weights(name, weights)
+    backbone = get(name) if isinstance(name, str) else name
+    info = weights if isinstance(weights, WeightsInfo) else resolve_weights(backbone, weights)
     # Constructors draw initial weights that are about to be overwritten; the fork keeps the
     # caller's global random state as it was.
     with torch.random.fork_rng(devices=[]):
@@ -153,13 +157,12 @@ def load(
     if info.seed is not None:
         calibrate(net, backbone, seed=info.seed)
     else:
-        assert info.path is not None and info.tag is not None  # published weights have both
-        load_state(net, info.path, backbone.weights_entry(info.tag))
+        load_weights(net, backbone, info)
     return Extractor(backbone, net, weights=info, device=device, precision=precision)
 
 
 def resolve_weights(
-    name: str, weights: str = "published", *, progress: download.Progress | None = None
+    name: str | Backbone, weights: str = "published", *, progress: download.Progress | None = None
 ) -> WeightsInfo:
     """Make sure that the weights are there and intact, without building a network.
 
@@ -172,7 +175,7 @@ def resolve_weights(
     return cache.obtain(found, progress=progress)
 
 
-def find_entry(name: str, weights: str = "published") -> WeightsEntry | WeightsInfo:
+def find_entry(name: str | Backbone, weights: str = "published") -> WeightsEntry | WeightsInfo:
     """Say which weights are meant, without looking for their file.
 
     Returns
@@ -180,7 +183,7 @@ def find_entry(name: str, weights: str = "published") -> WeightsEntry | WeightsI
     WeightsEntry or WeightsInfo
         The registry's entry of published weights; random weights need no file and are done.
     """
-    backbone = get(name)
+    backbone = get(name) if isinstance(name, str) else name
     kind, colon, seed = weights.partition(":")
     if kind == "random":
         if colon and not (seed.isascii() and seed.isdigit() and int(seed) < 2**63):
@@ -188,8 +191,12 @@ def find_entry(name: str, weights: str = "published") -> WeightsEntry | WeightsI
         return WeightsInfo.random(int(seed or 0))
     tags = backbone.spec.weights
     if not tags:
-        raise WeightsError(f"backbone {name!r} has no published weights; use `--weights random`")
-    tag = tags[0] if weights == "published" else weights
+        raise WeightsError(
+            f"backbone {backbone.spec.name!r} has no published weights; use `--weights random`"
+        )
+    tag = (backbone.tag or tags[0]) if weights == "published" else weights
     if tag not in tags:
-        raise UnknownNameError(f"weights tag of {name}", tag, [*tags, "published", "random"])
+        raise UnknownNameError(
+            f"weights tag of {backbone.spec.name}", tag, [*tags, "published", "random"]
+        )
     return backbone.weights_entry(tag)

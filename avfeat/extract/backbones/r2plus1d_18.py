@@ -7,6 +7,7 @@ takes 8 frames, where torchvision's own recipe crops and takes 16.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from avfeat.extract.backbones.base import Backbone
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 @register
 class R2Plus1D18(Backbone):
-    """Average over time and space of the last block: ``[N, 512]``, non-negative."""
+    """Average over time and space of the last block: ``[N, 512]``, non-negative.
+
+    ``tv`` is torchvision's own recipe: 16 frames at 15 frames/s, resized to 128 x 171, cropped.
+    """
+
+    axes = (("", "tv"),)
 
     spec = BackboneSpec(
         name="r2plus1d_18",
@@ -41,6 +47,22 @@ class R2Plus1D18(Backbone):
         cpu_batch=5,
         cuda_batch=20,
     )
+
+    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
+        """Return the spec of AVVP's recipe or of torchvision's."""
+        spec = type(self).spec
+        if "tv" not in chosen:
+            return spec
+        assert isinstance(spec.input, VisualInput)
+        snippets = replace(
+            spec.input, geometry=Geometry((128, 171), crop=112), frames=16, stride=16, fps=15.0
+        )
+        return replace(
+            spec,
+            input=snippets,
+            gmacs_per_item=40.52,
+            description="Kinetics-400 motion features, one row per 16 frames",
+        )
 
     def build(self) -> nn.Module:
         """Build torchvision's network without its classifier."""

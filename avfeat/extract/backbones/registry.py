@@ -10,10 +10,15 @@ from importlib.metadata import entry_points
 from typing import TypeVar
 
 from avfeat.errors import UnknownNameError, UsageError
-from avfeat.extract.backbones.base import Backbone
-from avfeat.extract.backbones.spec import BackboneSpec
+from avfeat.extract.backbones.base import SECOND, Backbone
 
 ENTRY_POINTS = "avfeat.backbones"
+
+#: Libraries whose image models can be named as they are, and the module that wraps them.
+_LIBRARIES = {
+    "timm": "avfeat.extract.backbones.libraries.timm_models",
+    "torchvision": "avfeat.extract.backbones.libraries.torchvision_models",
+}
 
 B = TypeVar("B", bound=Backbone)
 
@@ -67,43 +72,85 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Backbone:
-    """Look up a backbone.
+    """Look up a backbone, or a variant of one.
+
+    Parameters
+    ----------
+    name
+        A registered name, followed by options and a weights tag if wanted:
+        ``openl3.music.mel128``, ``resnet152.map.second``. Or ``timm:<model>`` or
+        ``torchvision:<model>`` for an image model of these libraries.
 
     Raises
     ------
     UnknownNameError
-        No backbone has that name; the message offers the nearest one.
+        No backbone has that name, or it has no such option; the message offers the nearest one.
+    UsageError
+        Options that exclude each other.
+
+    Examples
+    --------
+    >>> get("openl3.6144.music").spec.name
+    'openl3.music.6144'
     """
     _discover()
-    if name not in _backbones:
-        raise UnknownNameError("backbone", name, _backbones)
-    return _backbones[name]
+    library, colon, model = name.partition(":")
+    if colon:
+        if library not in _LIBRARIES:
+            raise UnknownNameError("model library", library, _LIBRARIES)
+        return _from_library(library, model)
+    base = name
+    while base not in _backbones:
+        base, dot, _ = base.rpartition(".")
+        if not dot:
+            raise UnknownNameError("backbone", name, _backbones)
+    options = [option for option in name[len(base) :].split(".") if option]
+    return _backbones[base].variant(options) if options else _backbones[base]
 
 
-def select(which: str | Sequence[str]) -> list[BackboneSpec]:
-    """Specs of the backbones asked for, in registry order and without duplicates.
+def _from_library(library: str, model: str) -> Backbone:
+    """Make a backbone of a library's image model; ``.second`` at its end is avfeat's option."""
+    stem, dot, option = model.rpartition(".")
+    pooled = bool(dot) and option == SECOND
+    module = importlib.import_module(_LIBRARIES[library])
+    backbone: Backbone = module.make(stem if pooled else model)
+    return backbone.variant([SECOND]) if pooled else backbone
+
+
+def select(which: str | Sequence[str], *, options: Sequence[str] = ()) -> list[Backbone]:
+    """Return the backbones asked for, by name and without duplicates.
 
     Parameters
     ----------
     which
         ``"all"``, names separated by commas, or a sequence of names.
+    options
+        Chosen for each backbone that has them.
 
     Raises
     ------
     UnknownNameError
         A name is not registered.
     UsageError
-        Nothing was asked for.
+        Nothing was asked for, or no backbone has one of the options.
 
     Examples
     --------
-    >>> [spec.name for spec in select("vggish, resnet152, vggish")]
+    >>> [backbone.spec.name for backbone in select("vggish, resnet152, vggish")]
     ['resnet152', 'vggish']
     """
-    if which == "all":
-        return [get(name).spec for name in names()]
     parts = which.split(",") if isinstance(which, str) else which
     wanted = {part.strip() for part in parts} - {""}
     if not wanted:
         raise UsageError(f"no backbone named in {which!r}; known: {', '.join(names())}")
-    return [get(name).spec for name in sorted(wanted)]
+    if "all" in wanted:
+        wanted = (wanted - {"all"}) | set(names())
+    chosen = [get(name) for name in sorted(wanted)]
+    for option in options:
+        if not any(option in backbone.options for backbone in chosen):
+            raise UsageError(
+                f"{option!r} is an option of none of {', '.join(b.spec.name for b in chosen)}"
+            )
+        chosen = [b.variant([option]) if option in b.options else b for b in chosen]
+    by_name = {backbone.spec.name: backbone for backbone in chosen}
+    return [by_name[name] for name in sorted(by_name)]

@@ -6,6 +6,7 @@ torchvision (stride in the 3x3 convolution); preprocessing of pretrainedmodels.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from avfeat.extract.backbones.base import Backbone
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 @register
 class ResNet152(Backbone):
-    """Global average pool: ``[N, 2048]``, non-negative."""
+    """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
+
+    axes = (("", "map"),)
 
     spec = BackboneSpec(
         name="resnet152",
@@ -33,6 +36,12 @@ class ResNet152(Backbone):
         description="ImageNet-1k image features, one row per frame",
     )
 
+    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
+        """Return the spec of the pooled features or of the map."""
+        if "map" not in chosen:
+            return type(self).spec
+        return replace(type(self).spec, layer="layer4, before the pool", map=(7, 7))
+
     def build(self) -> nn.Module:
         """Build torchvision's network without its classifier."""
         from torch import nn
@@ -40,4 +49,7 @@ class ResNet152(Backbone):
 
         net: nn.Module = resnet152(weights=None)
         net.fc = nn.Identity()
+        if self.spec.map is not None:
+            net.avgpool = nn.Identity()
+            net.fc = nn.Unflatten(1, (self.spec.dim, *self.spec.map))  # forward flattened it
         return net

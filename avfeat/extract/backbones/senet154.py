@@ -8,6 +8,7 @@ pretrainedmodels, whose code and key names timm keeps as ``legacy_senet154`` (it
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from avfeat.extract.backbones.base import Backbone
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 
 @register
 class SENet154(Backbone):
-    """Global average pool: ``[N, 2048]``, non-negative."""
+    """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
+
+    axes = (("", "map"),)
 
     spec = BackboneSpec(
         name="senet154",
@@ -35,9 +38,16 @@ class SENet154(Backbone):
         description="ImageNet-1k image features, one row per frame",
     )
 
+    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
+        """Return the spec of the pooled features or of the map."""
+        if "map" not in chosen:
+            return type(self).spec
+        return replace(type(self).spec, layer="layer4, before the pool", map=(7, 7))
+
     def build(self) -> nn.Module:
         """Build timm's network without its classifier."""
         from timm.models.senet import legacy_senet154
 
-        net: nn.Module = legacy_senet154(pretrained=False, num_classes=0)
+        pool = "avg" if self.spec.map is None else ""
+        net: nn.Module = legacy_senet154(pretrained=False, num_classes=0, global_pool=pool)
         return net

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+FPS = 8.0
+"""Frames per second of a backbone that does not say otherwise (Tian et al., ECCV 2020)."""
+
+Interpolation = Literal["pil-bilinear", "pil-bicubic", "pil-lanczos", "pil-nearest", "cv2-linear"]
+FlowMethod = Literal["tvl1-opencv", "tvl1-torch"]
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -13,8 +19,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Geometry:
     """One visual geometry: uint8 RGB ``[H, W, 3]`` to uint8 RGB ``[*shape, 3]``.
 
-    Pixels are resized with Pillow's bilinear filter, which antialiases when it shrinks; that is the
-    filter of every published pipeline that avfeat reproduces. See `avfeat.extract.transforms`.
+    See `avfeat.extract.transforms`.
 
     Parameters
     ----------
@@ -23,6 +28,9 @@ class Geometry:
         truncated as torchvision does. ``(height, width)`` forces both sides.
     crop
         Side of the centre crop in pixels, or None for no crop.
+    interpolation
+        Filter of the resize. Pillow's antialias when they shrink, as nearly every published
+        pipeline does; OpenCV's bilinear does not.
 
     Raises
     ------
@@ -32,6 +40,7 @@ class Geometry:
 
     resize: int | tuple[int, int]
     crop: int | None = None
+    interpolation: Interpolation = "pil-bilinear"
 
     def __post_init__(self) -> None:
         """Refuse geometries that have no fixed shape."""
@@ -67,7 +76,10 @@ class Geometry:
 
 @dataclass(frozen=True, slots=True)
 class VisualInput:
-    """Items cut from sampled frames: item i is frames ``[i * stride, i * stride + frames)``.
+    """Items cut from a stream of sampled frames, of their optical flow, or of both.
+
+    Item i is entries ``[i * stride - padding, i * stride - padding + frames)`` of the stream, whose
+    first and last entry are repeated `padding` times.
 
     Parameters
     ----------
@@ -77,25 +89,95 @@ class VisualInput:
         Frames per item; 1 is an image network.
     stride
         Frames between the starts of neighbouring items.
+    padding
+        Repetitions of the stream's first and of its last entry.
+    fps
+        Frames sampled per second.
+    rule
+        Sampling rule that the recipe insists on; None for the run's.
+    stream
+        ``"rgb"``; ``"flow"``: entry k is the optical flow from frame k to k + 1 (the last entry
+        repeats the one before it), computed after the resize and cropped like a frame; or
+        ``"rgb+flow"``: both in one item.
+    flow
+        Method of the optical flow, see `avfeat.extract.flow`.
+    flow_bits
+        Bits that the flow, clipped, is rounded to; None for no rounding.
+    white
+        What a white pixel is before mean and std: 1 or 255.
+    colour
+        Order of the channels that the network takes.
     mean, std
-        Per channel, RGB, for pixels scaled to [0, 1].
+        Per channel, in the order of `colour` and for pixels scaled to [0, white].
     """
 
     geometry: Geometry
     frames: int = 1
     stride: int = 1
+    padding: int = 0
+    fps: float = FPS
+    rule: str | None = None
+    stream: Literal["rgb", "flow", "rgb+flow"] = "rgb"
+    flow: FlowMethod = "tvl1-opencv"
+    flow_bits: int | None = None
+    white: float = 1.0
+    colour: Literal["RGB", "BGR"] = "RGB"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     @property
+    def channels(self) -> int:
+        """Values per pixel of an item: 3 for RGB, 2 for flow (x, y), 5 for both in that order."""
+        return {"rgb": 3, "flow": 2, "rgb+flow": 5}[self.stream]
+
+    @property
     def item_shape(self) -> tuple[int, ...]:
-        """Shape of one uint8 item: ``[H, W, 3]``, or ``[T, H, W, 3]`` for several frames."""
-        picture = (*self.geometry.shape, 3)
+        """Shape of one item: ``[H, W, C]``, or ``[T, H, W, C]`` for several frames."""
+        picture = (*self.geometry.shape, self.channels)
         return picture if self.frames == 1 else (self.frames, *picture)
 
-    def rows(self, n_frames: int) -> int:
-        """Complete items in ``n_frames`` sampled frames."""
-        return 0 if n_frames < self.frames else (n_frames - self.frames) // self.stride + 1
+    @property
+    def item_dtype(self) -> Literal["uint8", "float32"]:
+        """uint8 for pictures alone; float32 with flow, whose unit is a pixel (RGB is 0 to 255)."""
+        return "uint8" if self.stream == "rgb" else "float32"
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """Packages whose version matters to such items, beyond what every recipe names."""
+        opencv = self.geometry.interpolation.startswith("cv2") or self.stream != "rgb"
+        return ("opencv-contrib-python-headless",) if opencv else ()
+
+    def samples(self, seconds: float) -> int:
+        """Frames sampled in ``seconds``."""
+        return round(seconds * self.fps)
+
+    def items(self, seconds: float) -> int:
+        """Complete items in ``seconds`` of video."""
+        n = self.samples(seconds)
+        n += 2 * self.padding if n else 0
+        return 0 if n < self.frames else (n - self.frames) // self.stride + 1
+
+    def recipe(self) -> dict[str, Any]:
+        """All that can change a number, ready for JSON."""
+        resize = self.geometry.resize
+        settings: dict[str, Any] = {
+            "resize": resize if isinstance(resize, int) else list(resize),
+            "crop": self.geometry.crop,
+            "interpolation": self.geometry.interpolation,
+            "colour": self.colour,
+            "frames": self.frames,
+            "stride": self.stride,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+        # Named where they differ from what every recipe once had: fingerprints live on in stores.
+        if self.padding:
+            settings["padding"] = self.padding
+        if self.stream != "rgb":
+            settings |= {"stream": self.stream, "flow": self.flow, "flow_bits": self.flow_bits}
+        if self.white != 1.0:
+            settings["white"] = self.white
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +193,48 @@ class AudioInput:
     front_end
         Name of what turns samples into the network's input; ``"waveform"`` is the samples as they
         are.
+    via
+        Lower rate that the sound goes through first, as where only that was kept; nothing above
+        half of it is left. None for straight from the clip's own rate.
     """
 
     rate: int
     window: int
     hop: int
     front_end: str = "waveform"
+    via: int | None = None
 
     @property
     def item_shape(self) -> tuple[int, ...]:
         """Shape of one float32 item: ``[window]``."""
         return (self.window,)
 
-    def rows(self, n_samples: int) -> int:
-        """Complete items in ``n_samples`` samples at `rate`."""
-        return 0 if n_samples < self.window else (n_samples - self.window) // self.hop + 1
+    @property
+    def item_dtype(self) -> Literal["uint8", "float32"]:
+        """float32: samples in [-1, 1]."""
+        return "float32"
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """No packages beyond what every recipe names."""
+        return ()
+
+    def items(self, seconds: float) -> int:
+        """Complete items in ``seconds`` of sound."""
+        n = round(seconds * self.rate)
+        return 0 if n < self.window else (n - self.window) // self.hop + 1
+
+    def recipe(self) -> dict[str, Any]:
+        """All that can change a number, ready for JSON."""
+        settings: dict[str, Any] = {
+            "rate": self.rate,
+            "window": self.window,
+            "hop": self.hop,
+            "front_end": self.front_end,
+        }
+        if self.via is not None:
+            settings["via"] = self.via
+        return settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +248,7 @@ class BackboneSpec:
     modality
         ``"audio"`` or ``"visual"``; the type of `input` must agree.
     dim
-        Length of one feature row.
+        Length of one feature row, or channels of a map.
     layer
         Where the network is cut, in words a paper would use.
     input
@@ -150,10 +259,14 @@ class BackboneSpec:
         Trainable parameters of the network as cut.
     gmacs_per_item
         Multiply-accumulates per item in units of 1e9, convolutions and matrix products only.
-    cpu_batch, cuda_batch
-        Items per forward pass. Fixed per device kind, because a row's last bits can depend on it.
     paper, description
         Citation of the network, and one line on what is extracted.
+    cpu_batch, cuda_batch
+        Items per forward pass. Fixed per device kind, because a row's last bits can depend on it.
+    map
+        (height, width) of a row that is a map ``[height, width, dim]``; None for a vector.
+    pool
+        Consecutive items whose rows are averaged to one; incomplete groups at the end are dropped.
     """
 
     name: str
@@ -168,6 +281,8 @@ class BackboneSpec:
     description: str
     cpu_batch: int = 8
     cuda_batch: int = 64
+    map: tuple[int, int] | None = None
+    pool: int = 1
 
     def __post_init__(self) -> None:
         """Refuse a spec whose modality and input disagree."""
@@ -178,38 +293,26 @@ class BackboneSpec:
         """Items per forward pass on a torch device type (``"cpu"``, ``"cuda"``)."""
         return self.cpu_batch if device_type == "cpu" else self.cuda_batch
 
-    def rows(self, seconds: float, fps: float) -> int:
-        """Rows that a clip of ``seconds`` gives when its video is sampled at ``fps`` frames/s."""
-        if isinstance(self.input, AudioInput):
-            return self.input.rows(round(seconds * self.input.rate))
-        return self.input.rows(round(seconds * fps))
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one row: ``(dim,)``, or ``(height, width, dim)`` for a map."""
+        return (self.dim,) if self.map is None else (*self.map, self.dim)
+
+    def rows(self, seconds: float) -> int:
+        """Rows that a clip of ``seconds`` gives."""
+        return self.input.items(seconds) // self.pool
 
     def recipe(self) -> dict[str, Any]:
         """All of the preprocessing and of the cut that can change a number, ready for JSON."""
-        settings: dict[str, Any]
-        if isinstance(self.input, AudioInput):
-            settings = {
-                "rate": self.input.rate,
-                "window": self.input.window,
-                "hop": self.input.hop,
-                "front_end": self.input.front_end,
-            }
-        else:
-            resize = self.input.geometry.resize
-            settings = {
-                "resize": resize if isinstance(resize, int) else list(resize),
-                "crop": self.input.geometry.crop,
-                "interpolation": "pil-bilinear",
-                "colour": "RGB",
-                "frames": self.input.frames,
-                "stride": self.input.stride,
-                "mean": list(self.input.mean),
-                "std": list(self.input.std),
-            }
-        return {
+        settings = {
             "name": self.name,
             "modality": self.modality,
             "layer": self.layer,
             "dim": self.dim,
-            "input": settings,
+            "input": self.input.recipe(),
         }
+        if self.map is not None:
+            settings["map"] = list(self.map)
+        if self.pool > 1:
+            settings["pool"] = {"items": self.pool, "by": "mean"}
+        return settings

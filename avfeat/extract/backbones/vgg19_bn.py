@@ -7,11 +7,13 @@ from another network, without batch norm.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from avfeat.extract.backbones.base import Backbone
 from avfeat.extract.backbones.registry import register
 from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
+from avfeat.extract.weights.registry import WeightsEntry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 @register
 class VGG19BN(Backbone):
-    """fc7 after its ReLU: ``[N, 4096]``, non-negative."""
+    """fc7 after its ReLU: ``[N, 4096]``; ``map``: the last pooled map. Non-negative."""
+
+    axes = (("", "map"),)
 
     spec = BackboneSpec(
         name="vgg19_bn",
@@ -34,6 +38,24 @@ class VGG19BN(Backbone):
         description="ImageNet-1k image features, one row per frame",
     )
 
+    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
+        """Return the spec of fc7 or of the map."""
+        if "map" not in chosen:
+            return type(self).spec
+        return replace(
+            type(self).spec,
+            layer="pool5",
+            dim=512,
+            map=(7, 7),
+            parameters=20_035_392,
+            gmacs_per_item=19.508,
+        )
+
+    def weights_entry(self, tag: str) -> WeightsEntry:
+        """Leave out the linear layers of the file for the map."""
+        entry = super().weights_entry(tag)
+        return entry if self.spec.map is None else replace(entry, drop=("classifier.*",))
+
     def build(self) -> nn.Module:
         """Build torchvision's network with its classifier cut before the last linear layer."""
         from torch import nn
@@ -42,4 +64,6 @@ class VGG19BN(Backbone):
         net: nn.Module = vgg19_bn(weights=None, init_weights=False)
         # Linear, ReLU, Dropout, Linear, ReLU | Dropout, Linear; dropout does nothing in inference.
         net.classifier = nn.Sequential(*list(net.get_submodule("classifier").children())[:5])
+        if self.spec.map is not None:
+            net.classifier = nn.Unflatten(1, (self.spec.dim, *self.spec.map))  # it was flattened
         return net

@@ -4,11 +4,14 @@ Hershey et al., CNN Architectures for Large-Scale Audio Classification, arXiv:16
 torchvggish, converted from TensorFlow models (research/audioset). One row per whole second from the
 first 96 of its 98 log-mel frames, after the last ReLU, without PCA: the published AVE and LLP
 features are non-negative floats. TensorFlow's own examples follow each other every 0.96 s instead
-and, since 2020, leave out that ReLU; both are other features.
+(``tf_frames``) and, since 2020, leave out that ReLU (``pre_activation``); AudioSet's released
+features went through PCA and 8 bits (``audioset_pca8``).
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from avfeat.extract.backbones.base import Backbone
@@ -21,8 +24,12 @@ if TYPE_CHECKING:
 
 @register
 class VGGish(Backbone):
-    """The 128-d embedding after its ReLU: ``[N, 128]``, non-negative."""
+    """The 128-d embedding after its ReLU: ``[N, 128]``, non-negative.
 
+    ``audioset_pca8``: examples every 0.96 s, PCA, clipped to [-2, 2], truncated to 0, 1, … 255.
+    """
+
+    axes = (("", "tf_frames"), ("", "pre_activation", "audioset_pca8"))
     spec = BackboneSpec(
         name="vggish",
         modality="audio",
@@ -40,11 +47,35 @@ class VGGish(Backbone):
         cuda_batch=160,
     )
 
+    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
+        """Return the spec of a choice of framing and of what follows the last linear layer."""
+        frames, after = chosen
+        spec = type(self).spec
+        assert isinstance(spec.input, AudioInput)
+        if frames or after == "audioset_pca8":
+            spec = replace(
+                spec,
+                input=replace(spec.input, hop=15_360),  # 96 frames of 10 ms
+                description="AudioSet audio features, one row per 0.96 s",
+            )
+        if after == "pre_activation":
+            spec = replace(spec, layer="fc 128 before ReLU")
+        if after == "audioset_pca8":
+            layer = "fc 128 after ReLU, PCA, 8 bits"
+            spec = replace(spec, layer=layer, weights=("audioset_pca8",))
+        return spec
+
     def build(self) -> nn.Module:
         """Build the network with the key names of torchvggish."""
-        from avfeat.extract.backbones.nets.vggish import VGGishNet
+        from torch import nn
 
-        return VGGishNet()
+        from avfeat.extract.backbones.nets.vggish import VGGishNet
+        from avfeat.extract.backbones.nets.vggish_pca import VGGishPCA
+
+        net = VGGishNet(relu="pre_activation" not in self.chosen)
+        if "audioset_pca8" not in self.chosen:
+            return net
+        return nn.Sequential(OrderedDict(net=net, pca=VGGishPCA()))
 
     def to_input(self, items: Tensor) -> Tensor:
         """Log-mel examples float32 ``[N, 1, 96, 64]`` of waveforms float32 ``[N, 15600]``."""

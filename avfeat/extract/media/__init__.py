@@ -1,5 +1,6 @@
 """Media in: one open per clip, frames by a named sampling rule, sound decoded once."""
 
+from avfeat.extract.media.audio import Rate
 from avfeat.extract.media.probe import locate_window, probe
 from avfeat.extract.media.reader import ClipReader
 from avfeat.extract.media.sampling import SAMPLING_RULES, sample_count
@@ -8,6 +9,7 @@ from avfeat.extract.media.types import (
     DecodeReport,
     Frame,
     MediaInfo,
+    Sampling,
     VideoInfo,
     Window,
 )
@@ -19,6 +21,8 @@ __all__ = [
     "DecodeReport",
     "Frame",
     "MediaInfo",
+    "Rate",
+    "Sampling",
     "VideoInfo",
     "Window",
     "locate_window",

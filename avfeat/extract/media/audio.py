@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import av.error
@@ -19,6 +20,9 @@ from avfeat.extract.media.types import DecodeReport, Window
 
 Mono = NDArray[np.float32]
 
+Rate = int | tuple[int, int]
+"""Samples per second asked for; ``(via, rate)`` goes through a lower rate first."""
+
 #: Timestamps that differ from the count of samples by more than this (seconds) move the sound;
 #: less is rounding in the container.
 GAP_SECONDS = 0.05
@@ -31,26 +35,27 @@ _CHUNK_SECONDS = 1
 
 def read_audio(
     media: Media,
-    rates: Collection[int],
+    rates: Collection[Rate],
     *,
     window: Window,
     block_seconds: float,
     report: DecodeReport,
-) -> Iterator[dict[int, Mono]]:
+) -> Iterator[dict[Rate, Mono]]:
     """Yield the window's sound in blocks; see `ClipReader.audio`."""
     if media.audio is None:
         raise MediaError("no_audio", f"{media.name}: has no audio stream")
-    if not rates or min(rates) <= 0 or block_seconds <= 0:
-        raise ValueError(f"rates {sorted(rates)} and block length {block_seconds} must be positive")
+    steps = {rate: (rate,) if isinstance(rate, int) else rate for rate in rates}
+    if not steps or min(map(min, steps.values())) <= 0 or block_seconds <= 0:
+        raise ValueError(f"rates {list(rates)} and block length {block_seconds} must be positive")
     lead = _LEAD if window.start > 0 else 0
     sound = _Sound(media, window, lead, report)
-    outputs = {rate: _Output(sound.rate, rate, lead=lead) for rate in rates}
+    outputs = {rate: _Output(sound.rate, steps[rate], lead=lead) for rate in rates}
     length, step = exact(window.length), exact(block_seconds)
     blocks = max(1, -int(-length // step))
     chunks = iter(sound)
     for number in range(1, blocks + 1):
         until = min(number * step, length)
-        ends = {rate: round(until * rate) for rate in rates}
+        ends = {rate: round(until * steps[rate][-1]) for rate in rates}
         while any(outputs[rate].ready < ends[rate] for rate in rates):
             chunk = next(chunks, None)
             for output in outputs.values():
@@ -176,12 +181,14 @@ def to_mono(frame: AudioFrame) -> Mono:
 class _Output:
     """One asked rate: resamples what it is fed and keeps what was not yet taken."""
 
-    def __init__(self, source: int, rate: int, *, lead: int) -> None:
-        self._resampler = None
-        if rate != source:
-            self._resampler = soxr.ResampleStream(source, rate, 1, dtype="float32", quality="HQ")
-        self._drop = lead * rate
-        self._rate = rate
+    def __init__(self, source: int, steps: Sequence[int], *, lead: int) -> None:
+        self._resamplers = [
+            soxr.ResampleStream(before, after, 1, dtype="float32", quality="HQ")
+            for before, after in pairwise((source, *steps))
+            if before != after
+        ]
+        self._rate = steps[-1]
+        self._drop = lead * self._rate
         self._parts: list[Mono] = []
         self._taken = 0
         self._ended = False
@@ -195,8 +202,8 @@ class _Output:
         self._ended = chunk is None
         if chunk is None:
             chunk = np.zeros(0, dtype=np.float32)
-        if self._resampler is not None:
-            chunk = self._resampler.resample_chunk(chunk, last=self._ended)
+        for resampler in self._resamplers:
+            chunk = resampler.resample_chunk(chunk, last=self._ended)
         self._keep(chunk)
 
     def _keep(self, samples: Mono) -> None:

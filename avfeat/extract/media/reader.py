@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avfeat.extract.media.audio import read_audio
+from avfeat.extract.media.audio import Rate, read_audio
 from avfeat.extract.media.container import THREADS, Media
 from avfeat.extract.media.probe import describe
-from avfeat.extract.media.types import DecodeReport, Frame, MediaInfo, Window
+from avfeat.extract.media.types import DecodeReport, Frame, MediaInfo, Sampling, Window
 from avfeat.extract.media.video import read_frames
 
 
@@ -76,7 +76,8 @@ class ClipReader:
         Parameters
         ----------
         rule
-            ``avvp`` (what ``ffmpeg -r 8`` of ffmpeg 5.1 writes, thinned out to ``count``),
+            ``avvp`` (what ``ffmpeg -r 8`` of ffmpeg 5.1 writes, thinned out to ``count``), ``ave``
+            (``fps`` frames of each second by counting frames, as the AVE scripts do),
             ``on-screen`` (shown at k / fps) or ``center`` (shown at (k + 0.5) / fps).
         window
             Seconds of media time, see `locate_window`.
@@ -95,20 +96,33 @@ class ClipReader:
         ValueError
             If the rule is unknown, or ``count`` or ``fps`` is not positive.
         """
+        for _, frame in self.sampled([Sampling(rule, fps, count)], window=window):
+            yield frame
+
+    def sampled(
+        self, samplings: Sequence[Sampling], *, window: Window
+    ) -> Iterator[tuple[int, Frame]]:
+        """Yield the samples of several samplings of a window, decoding it once.
+
+        Yields
+        ------
+        int, Frame
+            Position in `samplings`, and the sample. The samples of one sampling come in order;
+            those of different ones are interleaved as the video shows them.
+
+        Raises
+        ------
+        MediaError, ValueError
+            As `frames` does.
+        """
         rotation = self.info.video.rotation if self.info.video else 0
         return read_frames(
-            self._media,
-            rule,
-            window=window,
-            fps=fps,
-            count=count,
-            rotation=rotation,
-            report=self.report,
+            self._media, samplings, window=window, rotation=rotation, report=self.report
         )
 
     def audio(
-        self, rates: Collection[int], *, window: Window, block_seconds: float = 10.0
-    ) -> Iterator[dict[int, NDArray[np.float32]]]:
+        self, rates: Collection[Rate], *, window: Window, block_seconds: float = 10.0
+    ) -> Iterator[dict[Rate, NDArray[np.float32]]]:
         """Yield the window's sound in blocks, decoded once, at every asked rate.
 
         Channels are averaged. Sound is placed by its timestamps: silence stands before a late
@@ -117,7 +131,8 @@ class ClipReader:
         Parameters
         ----------
         rates
-            Samples per second, each a positive integer.
+            Samples per second, each a positive integer; or a pair ``(via, rate)``: resampled to
+            ``via`` first and from there to ``rate``.
         window
             Seconds of media time, see `locate_window`.
         block_seconds
@@ -125,7 +140,7 @@ class ClipReader:
 
         Yields
         ------
-        dict of int to float32 [n]
+        dict of rate to float32 [n]
             One array per rate, full scale at 1. Over all blocks a rate's arrays have exactly
             ``round(window.length * rate)`` samples.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from avfeat.extract.media.types import Window
 
-SAMPLING_RULES = ("avvp", "on-screen", "center")
+SAMPLING_RULES = ("avvp", "ave", "on-screen", "center")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,11 @@ def select(
         if len(emitted) > 0:
             return emitted[thinned(len(emitted), count)]
         rule = "on-screen"  # the window lies between two frames: the earlier one is what shows
+    if rule == "ave":
+        picks = per_second(timeline, window=window, fps=fps, count=count)
+        if picks is not None:
+            return picks
+        rule = "on-screen"  # fewer frames than seconds
     if rule == "on-screen":
         shift = Fraction(0)
     elif rule == "center":
@@ -120,6 +125,38 @@ def shown_at(timeline: Timeline, instants: Sequence[Fraction]) -> NDArray[np.int
     # For equal timestamps the later frame wins, as it does on a screen.
     positions = np.searchsorted(timeline.ticks, limits, side="right") - 1
     return np.maximum(positions, 0).astype(np.int64)
+
+
+def per_second(
+    timeline: Timeline, *, window: Window, fps: float, count: int
+) -> NDArray[np.int64] | None:
+    """Take ``fps`` frames of each second as the AVE scripts do: by counting, not by time.
+
+    With n frames in S whole seconds, second s starts at frame ``s * (n // S)`` and its sample j is
+    frame ``int(s * (n // S) + j / fps * (n // S))``. The last ``n % S`` frames are never taken.
+
+    Returns
+    -------
+    int64 [count] or None
+        Positions in the timeline; None if there are fewer frames than seconds.
+
+    Raises
+    ------
+    ValueError
+        ``fps`` is not a whole number.
+    """
+    each = round(fps)
+    if each != fps:
+        raise ValueError(f"the ave rule takes a whole number of frames per second, not {fps}")
+    first, last = 0, len(timeline)
+    if not window.whole:
+        bounds = [-(-exact(t) // timeline.time_base) for t in (window.start, window.end)]
+        first, last = (int(i) for i in np.searchsorted(timeline.ticks, bounds, side="left"))
+    interval = (last - first) // max(1, count // each)
+    if interval == 0:
+        return None
+    positions = [int(k // each * interval + (k % each) / each * interval) for k in range(count)]
+    return np.minimum(first + np.array(positions, dtype=np.int64), last - 1)
 
 
 def thinned(n: int, count: int) -> NDArray[np.int64]:

@@ -75,6 +75,15 @@ class Window:
         return self.end - self.start
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames of a window: `count` of them, by a rule, at `fps` frames per second."""
+
+    rule: str
+    fps: float
+    count: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One sampled frame.

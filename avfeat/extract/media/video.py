@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from av.video.frame import VideoFrame
@@ -12,30 +12,39 @@ from avfeat.errors import MediaError
 from avfeat.extract.media.container import Media
 from avfeat.extract.media.sampling import Timeline, exact, select
 from avfeat.extract.media.scan import Scan, decode, scan_window
-from avfeat.extract.media.types import DecodeReport, Frame, Window
+from avfeat.extract.media.types import DecodeReport, Frame, Sampling, Window
 
 
 def read_frames(
     media: Media,
-    rule: str,
+    samplings: Sequence[Sampling],
     *,
     window: Window,
-    fps: float,
-    count: int,
     rotation: int,
     report: DecodeReport,
-) -> Iterator[Frame]:
-    """Yield the ``count`` samples of a window; see `ClipReader.frames`."""
+) -> Iterator[tuple[int, Frame]]:
+    """Yield the samples of every sampling in one decode; see `ClipReader.sampled`."""
     if media.video is None:
         raise MediaError("no_video", f"{media.name}: has no video stream")
-    scan = scan_window(media, window, to_end=rule == "avvp" and window.whole)
+    by_count = any(sampling.rule in ("avvp", "ave") for sampling in samplings)
+    scan = scan_window(media, window, to_end=by_count and window.whole)
     if len(scan.timeline) == 0:
         raise MediaError("undecodable", f"{media.name}: the video stream holds no frames")
     report.video_short = _short(scan.timeline, window, ended=scan.ended)
-    picks = select(rule, scan.timeline, window=window, fps=fps, count=count)
     start = exact(window.start)
-    for index, (name, frame) in enumerate(_matched(media, scan, scan.names(picks), report)):
-        yield Frame(index, float(scan.time(name) - start), frame.rgb(rotation // 90))
+    picks = [
+        select(s.rule, scan.timeline, window=window, fps=s.fps, count=s.count) for s in samplings
+    ]
+    # By frame, then by sampling: each sampling's own samples stay in order.
+    asked = sorted(
+        (position, which, index)
+        for which, positions in enumerate(picks)
+        for index, position in enumerate(positions.tolist())
+    )
+    names = scan.names(np.array([position for position, _, _ in asked], dtype=np.int64))
+    matched = _matched(media, scan, names, report)
+    for (_, which, index), (name, frame) in zip(asked, matched, strict=True):
+        yield which, Frame(index, float(scan.time(name) - start), frame.rgb(rotation // 90))
 
 
 def _short(timeline: Timeline, window: Window, *, ended: bool) -> float:

@@ -66,16 +66,20 @@ def smooth_items(
     Returns
     -------
     Tensor
-        uint8 ``[n, *item_shape]`` or float32 ``[n, window]`` in [-1, 1].
+        uint8 ``[n, *item_shape]``, float32 ``[n, window]`` in [-1, 1], or float32 with flow of up
+        to 10 pixels.
     """
     if isinstance(spec, AudioInput):
         noise = torch.rand((n, 1, spec.window // 4), generator=generator) * 2 - 1
         wave = nn.functional.interpolate(noise, size=spec.window, mode="linear")
         return wave[:, 0]
     height, width = spec.geometry.shape
-    coarse = torch.rand((n, 3, spec.frames, _SMOOTH, _SMOOTH), generator=generator)
+    coarse = torch.rand((n, spec.channels, spec.frames, _SMOOTH, _SMOOTH), generator=generator)
     fine = nn.functional.interpolate(coarse, size=(spec.frames, height, width), mode="trilinear")
-    items = fine.mul(255).round().to(torch.uint8).movedim(1, -1)  # [n, T, H, W, 3]
+    items = fine.mul(255).round().movedim(1, -1)  # [n, T, H, W, C]
+    if spec.stream != "rgb":
+        items[..., -2:] = items[..., -2:] * (20 / 255) - 10
+    items = items.to(getattr(torch, spec.item_dtype))
     return (items[:, 0] if spec.frames == 1 else items).contiguous()
 
 

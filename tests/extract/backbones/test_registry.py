@@ -14,13 +14,27 @@ from avfeat.errors import UnknownNameError, UsageError
 from avfeat.extract import backbones
 from avfeat.extract.backbones import AudioInput, BackboneSpec, Geometry, VisualInput, registry
 
-NAMES = ["r2plus1d_18", "resnet152", "senet154", "vgg19_bn", "vggish"]
+# name: rows of a ten-second clip, shape of a row, default weights
+TABLE = {
+    "i3d": (10, (2048,), "pgi3d"),
+    "i3d_flow": (10, (1024,), "pgi3d"),
+    "i3d_rgb": (10, (1024,), "pgi3d"),
+    "openl3": (10, (512,), "v0_4_0_mel256_env"),
+    "openl3_image": (80, (512,), "v0_4_0_mel256_env"),
+    "polynet": (80, (2048,), "cadene_in1k"),
+    "r2plus1d_18": (10, (512,), "tv_k400_v1"),
+    "resnet152": (80, (2048,), "tv_in1k_v1"),
+    "senet154": (80, (2048,), "cadene_in1k"),
+    "vgg19.pool5": (10, (7, 7, 512), "keras_in1k"),
+    "vgg19_bn": (80, (4096,), "tv_in1k_v1"),
+    "vggish": (10, (128,), "audioset"),
+}
 
 
-def test_the_five_backbones_are_found_in_a_fixed_order() -> None:
+def test_the_backbones_are_found_in_a_fixed_order() -> None:
     names = backbones.names()
-    assert set(NAMES) <= set(names)
-    assert names == sorted(names) == [spec.name for spec in backbones.select("all")]
+    assert set(TABLE) <= set(names)
+    assert names == sorted(names) == [backbone.spec.name for backbone in backbones.select("all")]
 
 
 def test_listing_specs_does_not_import_torch() -> None:
@@ -31,21 +45,95 @@ def test_listing_specs_does_not_import_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_rows_of_a_ten_second_clip(name: str) -> None:
+    spec = backbones.get(name).spec
+    assert (spec.rows(10.0), spec.row_shape, spec.weights[0]) == TABLE[name]
+    assert json.loads(json.dumps(spec.recipe())) == spec.recipe()
+
+
 @pytest.mark.parametrize(
-    ("name", "rows", "dim", "weights"),
+    ("name", "rows", "shape"),
     [
-        ("r2plus1d_18", 10, 512, "tv_k400_v1"),
-        ("resnet152", 80, 2048, "tv_in1k_v1"),
-        ("senet154", 80, 2048, "cadene_in1k"),
-        ("vgg19_bn", 80, 4096, "tv_in1k_v1"),
-        ("vggish", 10, 128, "audioset"),
+        ("resnet152.map", 80, (7, 7, 2048)),
+        ("senet154.map", 80, (7, 7, 2048)),
+        ("polynet.map", 80, (9, 9, 2048)),
+        ("vgg19_bn.map", 80, (7, 7, 512)),
+        ("openl3_image.map", 80, (28, 28, 512)),
+        ("openl3_image.8192", 80, (8192,)),
+        ("resnet152.second", 10, (2048,)),
+        ("polynet.map.second", 10, (9, 9, 2048)),
+        ("openl3.6144", 10, (6144,)),
+        ("openl3.hop_500ms", 19, (512,)),
+        ("openl3.hop_100ms", 91, (512,)),
+        ("vggish.tf_frames", 10, (128,)),
+        ("r2plus1d_18.tv", 9, (512,)),
+        ("i3d.chunks", 15, (2048,)),
+        ("i3d_rgb.centred", 10, (1024,)),
     ],
 )
-def test_rows_of_a_ten_second_clip(name: str, rows: int, dim: int, weights: str) -> None:
+def test_rows_of_variants(name: str, rows: int, shape: tuple[int, ...]) -> None:
     spec = backbones.get(name).spec
-    assert spec.rows(10.0, 8.0) == rows
-    assert (spec.dim, spec.weights[0]) == (dim, weights)
-    assert json.loads(json.dumps(spec.recipe())) == spec.recipe()
+    assert (spec.name, spec.rows(10.0), spec.row_shape) == (name, rows, shape)
+
+
+def test_variants_have_one_name_and_one_recipe_each() -> None:
+    assert (
+        backbones.get("openl3.frontend_a.env.512.48k.mel256").spec == backbones.get("openl3").spec
+    )
+    assert backbones.get("openl3.16k.linear.music").spec.name == "openl3.music.linear.16k"
+    every = ["openl3", "openl3.music", "openl3.mel128", "openl3.linear", "openl3.6144"]
+    every += ["openl3.frontend_b", "openl3.frontend_c", "openl3.hop_100ms", "openl3.16k"]
+    every += ["i3d", "i3d.chunks", "i3d.tvl1_torch", "i3d.8bit", "vggish.pre_activation"]
+    every += ["vggish", "vggish.tf_frames", "vggish.audioset_pca8", "openl3_image.compat"]
+    found = [json.dumps(backbones.get(name).spec.recipe() | {"name": ""}) for name in every]
+    weights = [backbones.get(name).spec.weights for name in every]
+    assert len({*zip(found, weights, strict=True)}) == len(every)
+
+
+def test_a_weights_tag_may_stand_in_a_name() -> None:
+    named = backbones.get("resnet152.tv_in1k_v1")
+    assert (named.spec.name, named.tag) == ("resnet152", "tv_in1k_v1")
+    with pytest.raises(UsageError, match="do not fit"):
+        backbones.get("openl3.music.v0_4_0_mel256_env")
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("resnet152.mpa", UnknownNameError, "Did you mean 'map'"),
+        ("openl3.mel256.mel128", UsageError, "mel256 and mel128 exclude each other"),
+        ("r2plus1d_18.second", UnknownNameError, "option of r2plus1d_18"),
+        ("vgg19.pool5.second", UnknownNameError, "option of vgg19.pool5"),
+        ("vgg19", UnknownNameError, "Did you mean"),
+        ("tim:resnet18", UnknownNameError, "Did you mean 'timm'"),
+    ],
+)
+def test_wrong_options_are_refused(name: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        backbones.get(name)
+
+
+def test_options_are_chosen_for_those_that_have_them() -> None:
+    chosen = backbones.select("vggish,resnet152,polynet.second", options=["second"])
+    assert [b.spec.name for b in chosen] == ["polynet.second", "resnet152.second", "vggish"]
+    with pytest.raises(UsageError, match="'16k' is an option of none of resnet152"):
+        backbones.select("resnet152", options=["16k"])
+
+
+def test_i3d_takes_the_grid_of_the_data_set_and_the_flow_of_the_device() -> None:
+    i3d = backbones.get("i3d")
+    clips = i3d.adapted(untrimmed=False, device="cpu").spec
+    videos = i3d.adapted(untrimmed=True, device="cuda").spec
+    assert clips.name == videos.name == "i3d"
+    assert isinstance(clips.input, VisualInput) and isinstance(videos.input, VisualInput)
+    assert (clips.input.fps, clips.input.stride, clips.input.padding) == (8.0, 8, 4)
+    assert (videos.input.fps, videos.input.stride, videos.input.padding) == (25.0, 16, 0)
+    assert (clips.input.flow, videos.input.flow) == ("tvl1-opencv", "tvl1-torch")
+    forced = backbones.get("i3d.centred.tvl1_opencv").adapted(untrimmed=True, device="cuda").spec
+    assert isinstance(forced.input, VisualInput)
+    assert (forced.input.fps, forced.input.flow) == (8.0, "tvl1-opencv")
+    assert videos.rows(201 / 25) == 12  # W-TALC: 201 frames give 12 rows
 
 
 @pytest.mark.parametrize(
@@ -53,12 +141,17 @@ def test_rows_of_a_ten_second_clip(name: str, rows: int, dim: int, weights: str)
     [(160_000, 10), (159_600, 10), (159_599, 9), (16_000, 1), (15_600, 1), (15_599, 0), (0, 0)],
 )
 def test_vggish_wants_96_frames_of_each_whole_second(samples: int, rows: int) -> None:
-    assert backbones.get("vggish").spec.input.rows(samples) == rows
+    assert backbones.get("vggish").spec.input.items(samples / 16_000) == rows
+
+
+@pytest.mark.parametrize(("samples", "rows"), [(160_000, 10), (154_000, 10), (153_600, 9)])
+def test_tensorflow_framing_of_vggish(samples: int, rows: int) -> None:
+    assert backbones.get("vggish.tf_frames").spec.rows(samples / 16_000) == rows
 
 
 @pytest.mark.parametrize(("frames", "rows"), [(80, 10), (79, 9), (82, 10), (8, 1), (7, 0), (0, 0)])
 def test_r2plus1d_drops_an_incomplete_snippet(frames: int, rows: int) -> None:
-    assert backbones.get("r2plus1d_18").spec.input.rows(frames) == rows
+    assert backbones.get("r2plus1d_18").spec.input.items(frames / 8) == rows
 
 
 def test_image_networks_share_one_geometry() -> None:
@@ -74,10 +167,15 @@ def test_the_recipe_tells_every_change_of_preprocessing() -> None:
         "geometry": Geometry((128, 171), 112),
         "frames": 16,
         "stride": 4,
+        "padding": 4,
+        "stream": "flow",
+        "white": 255.0,
+        "colour": "BGR",
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
     }
-    assert set(changes) == {field.name for field in dataclasses.fields(VisualInput)}
+    elsewhere = {"fps", "rule", "flow", "flow_bits"}  # in `sampling`; only where there is flow
+    assert changes.keys() | elsewhere == {field.name for field in dataclasses.fields(VisualInput)}
     for field, value in changes.items():
         other = dataclasses.replace(spec, input=dataclasses.replace(spec.input, **{field: value}))
         assert other.recipe() != spec.recipe(), field
@@ -85,8 +183,8 @@ def test_the_recipe_tells_every_change_of_preprocessing() -> None:
 
 def test_select_takes_lists_and_drops_duplicates() -> None:
     expected = ["resnet152", "vggish"]
-    assert [s.name for s in backbones.select("vggish, resnet152,vggish,")] == expected
-    assert [s.name for s in backbones.select(["vggish", "resnet152"])] == expected
+    assert [b.spec.name for b in backbones.select("vggish, resnet152,vggish,")] == expected
+    assert [b.spec.name for b in backbones.select(["vggish", "resnet152"])] == expected
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

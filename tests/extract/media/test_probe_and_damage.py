@@ -143,7 +143,7 @@ def test_cut_off_with_the_index_in_front(clip: MakeClip, tmp_path: Path, rule: s
     assert report.audio_short > 1
     intact, clean = read(source, rule)
     assert clean == DecodeReport()
-    if rule != "avvp":  # what can be read is what it would have been
+    if rule not in ("avvp", "ave"):  # which count; what can be read is what it would have been
         assert found[:8] == intact[:8]
 
 

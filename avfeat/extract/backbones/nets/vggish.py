@@ -14,10 +14,10 @@ class VGGishNet(nn.Module):
     """Log-mel examples ``[N, 1, 96, 64]`` (time, band) to embeddings ``[N, 128]``, non-negative.
 
     Hershey et al., arXiv:1609.09430; layers and key names as in torchvggish, whose weights were
-    converted from vggish_slim.py of TensorFlow models.
+    converted from vggish_slim.py of TensorFlow models. Without `relu` the last ReLU is left out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, relu: bool = True) -> None:
         """Build the layers with torch's initial weights."""
         super().__init__()
         layers: list[nn.Module] = []
@@ -36,6 +36,9 @@ class VGGishNet(nn.Module):
                 for layer in (nn.Linear(n_from, n_to), nn.ReLU(inplace=True))
             )
         )
+
+        if not relu:
+            self.embeddings[-1] = nn.Identity()
 
     def forward(self, examples: Tensor) -> Tensor:
         """Embed examples."""
