@@ -200,6 +200,18 @@ def test_windows_do_not_touch_each_other(
     assert torch.isfinite(maps[:3]).all() and maps[3].isnan().all()
 
 
+@each_front_end
+@each_representation
+@pytest.mark.parametrize("n", [5, 10])
+def test_bits_do_not_depend_on_the_place_in_a_batch(
+    representation: Representation, front_end: FrontEnd, n: int
+) -> None:
+    waves = torch.rand(n, RATE, generator=torch.Generator().manual_seed(n)) - 0.5
+    maps = decibel_map(waves, representation, front_end)
+    assert torch.equal(decibel_map(waves.flip(0), representation, front_end).flip(0), maps)
+    assert torch.equal(decibel_map(waves[2:3], representation, front_end)[0], maps[2])
+
+
 @pytest.mark.parametrize("shape", [(48_000,), (2, 47_999), (1, 480_000), (1, 1, 48_000)])
 def test_other_lengths_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"\[N, 48000\], got"):

@@ -105,7 +105,9 @@ def decibel_map(waveforms: Tensor, representation: Representation, front_end: Fr
         mel = _MELS[front_end]
         spectrum = _spectrum(functional.pad(waveforms, mel.padding), _MEL_FFT)
         filters = _filters(_BANDS[representation], mel.scale, waveforms.device)
-        amplitudes = (spectrum.abs() ** mel.power @ filters) ** (1 / mel.power)
+        # One product per window: in a joint one the last bits depend on the place in the batch.
+        bands = torch.bmm(spectrum.abs() ** mel.power, filters.expand(len(waveforms), -1, -1))
+        amplitudes = bands ** (1 / mel.power)
     levels = 10.0 * torch.log10(amplitudes.clamp(min=FLOOR))
     levels -= levels.amax((1, 2), keepdim=True)
     return levels.clamp_(min=-DYNAMIC_RANGE).mT.contiguous()
