@@ -77,6 +77,12 @@ class DownloadError(AvfeatError, ConnectionError):
     exit_code = 2
 
 
+class OfflineError(DownloadError):
+    """A file would have to be fetched and the environment forbids connections."""
+
+    kind = "offline"
+
+
 class WeightsError(AvfeatError):
     """Weights that are unreachable, wrong, truncated or of another architecture."""
 

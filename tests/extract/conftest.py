@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from torch import nn
 
+from avfeat import download
 from avfeat.extract.backbones import Backbone, BackboneSpec, Geometry, VisualInput, unregister
 from avfeat.extract.backbones import register as register_backbone
 from avfeat.extract.weights.registry import WeightsEntry
@@ -18,17 +20,19 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 class FileServer:
-    """Serves bytes, or whatever an `Answer` writes, and counts the requests for each path."""
+    """Serves bytes, or whatever an `Answer` writes, and keeps the requests in order."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes | Answer] = {}
         self.requests: list[str] = []
+        self.headers: list[Message] = []  # of each request
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 name = self.path.lstrip("/")
                 outer.requests.append(name)
+                outer.headers.append(self.headers)
                 answer = outer.files.get(name)
                 if answer is None:
                     self.send_error(404)
@@ -56,6 +60,16 @@ class FileServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that downloads would have paused; they do not here, nor are they offline."""
+    for name in download.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
+    seconds: list[float] = []
+    monkeypatch.setattr(download, "sleep", seconds.append)
+    return seconds
 
 
 @pytest.fixture
