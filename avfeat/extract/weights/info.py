@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,9 @@ class WeightsInfo:
         Of random weights; None if published.
     path
         Where the file lies on this machine; no part of equality or of `to_dict`.
+    parts
+        Of weights put together from several files: submodule and provenance of each. `file`,
+        `sha256` and `url` then name all of them; nor are the parts in `to_dict`.
     """
 
     source: Literal["published", "random"]
@@ -36,6 +39,7 @@ class WeightsInfo:
     seed: int | None = None
     method: str | None = None
     path: Path | None = field(default=None, compare=False)
+    parts: tuple[tuple[str, WeightsInfo], ...] = ()
 
     @classmethod
     def random(cls, seed: int) -> WeightsInfo:
@@ -43,7 +47,6 @@ class WeightsInfo:
         return cls(source="random", seed=seed, method=RANDOM_METHOD)
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the path, ready for JSON."""
-        values = asdict(self)
-        del values["path"]
-        return values
+        """All but the path and the parts, ready for JSON."""
+        hidden = ("path", "parts")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import yaml
 
+from avfeat.digest import Digest
 from avfeat.errors import UnknownNameError
 
 
@@ -21,17 +24,29 @@ class Source:
         Hosts of the file, tried in order.
     file
         Name that the file keeps in the cache.
-    sha256
-        Lower-case hex: in full where it is known, else the prefix that its publisher put into the
-        file name.
+    digest
+        What the publisher states of the bytes, as ``kind:hex`` (see `avfeat.digest.Digest`):
+        ``sha256:394f9c45``. None where nothing is stated: such a file is pinned at first use.
     size_mib
         Size in MiB where the publisher states it, for messages.
+
+    Raises
+    ------
+    ValueError
+        The digest is of no known kind or length, or the file name has a folder in it.
     """
 
     urls: tuple[str, ...]
     file: str
-    sha256: str
+    digest: str | None = None
     size_mib: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would only show once the file is wanted."""
+        if self.digest is not None:
+            Digest.parse(self.digest)
+        if not self.file or "/" in self.file or self.file.startswith("."):
+            raise ValueError(f"{self.file!r} is no plain file name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +59,14 @@ class WeightsEntry:
         ``backbone.tag``.
     sources
         Serialisations of the same weights, tried in order.
-    drop
-        Keys of the file that lie behind the feature layer, as shell patterns (``fc.*``).
     trained_on, licence, citation
         What a paper has to say about them.
+    drop
+        Keys behind the feature layer, as shell patterns (``fc.*``): as the network calls them,
+        after `Backbone.from_published`.
+    parts
+        Of weights that are put together from several files: for each the submodule of the network
+        that it belongs to, and its own entry. There are no sources then.
     """
 
     name: str
@@ -56,36 +75,52 @@ class WeightsEntry:
     licence: str
     citation: str
     drop: tuple[str, ...] = ()
+    parts: tuple[tuple[str, WeightsEntry], ...] = ()
 
     @property
     def tag(self) -> str:
         """The part of the name after the backbone."""
         return self.name.partition(".")[2]
 
+    @property
+    def leaves(self) -> tuple[WeightsEntry, ...]:
+        """The entries that have files: itself, or its parts."""
+        return tuple(leaf for _, part in self.parts for leaf in part.leaves) or (self,)
+
 
 @cache
 def entries() -> dict[str, WeightsEntry]:
     """All entries of registry.yaml by ``backbone.tag``."""
     listed = yaml.safe_load(files(__package__).joinpath("registry.yaml").read_text("utf-8"))
-    return {
-        name: WeightsEntry(
-            name=name,
-            sources=tuple(
-                Source(
-                    urls=tuple(source["urls"]),
-                    file=source["file"],
-                    sha256=source["sha256"],
-                    size_mib=source.get("size_mib"),
-                )
-                for source in values["sources"]
-            ),
-            trained_on=values["trained_on"],
-            licence=values["licence"],
-            citation=values["citation"],
-            drop=tuple(values.get("drop", ())),
-        )
-        for name, values in listed.items()
-    }
+    found = {name: _single(name, values) for name, values in listed.items() if "sources" in values}
+    for name, values in listed.items():
+        if "parts" in values:
+            parts = {part: found[other] for part, other in values["parts"].items()}
+            found[name] = compose(name, parts)
+    return found
+
+
+def compose(name: str, parts: Mapping[str, WeightsEntry]) -> WeightsEntry:
+    """Put weights together from the entries of a network's submodules.
+
+    Examples
+    --------
+    >>> both = {"rgb": entry("i3d_rgb.pgi3d"), "flow": entry("i3d_flow.pgi3d")}
+    >>> compose("i3d.pgi3d", both).licence
+    'Apache-2.0'
+    """
+
+    def together(field: str) -> str:
+        return " + ".join(dict.fromkeys(getattr(part, field) for part in parts.values()))
+
+    return WeightsEntry(
+        name=name,
+        sources=(),
+        trained_on=together("trained_on"),
+        licence=together("licence"),
+        citation=together("citation"),
+        parts=tuple(parts.items()),
+    )
 
 
 def entry(name: str) -> WeightsEntry:
@@ -99,3 +134,22 @@ def entry(name: str) -> WeightsEntry:
     if name not in entries():
         raise UnknownNameError("weights", name, entries())
     return entries()[name]
+
+
+def _single(name: str, values: Mapping[str, Any]) -> WeightsEntry:
+    return WeightsEntry(
+        name=name,
+        sources=tuple(
+            Source(
+                urls=tuple(source["urls"]),
+                file=source["file"],
+                digest=source["digest"],
+                size_mib=source.get("size_mib"),
+            )
+            for source in values["sources"]
+        ),
+        trained_on=values["trained_on"],
+        licence=values["licence"],
+        citation=values["citation"],
+        drop=tuple(values.get("drop", ())),
+    )
