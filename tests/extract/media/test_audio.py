@@ -209,3 +209,21 @@ def test_the_first_of_two_tracks_is_read(clip: MakeClip) -> None:
     sound, _ = heard(path, [16000])
     assert tone_level(sound[16000][16000:32000], 16000, 500) == pytest.approx(0.5, rel=0.02)
     assert tone_level(sound[16000][16000:32000], 16000, 2000) < 0.005
+
+
+def test_sound_that_went_through_a_lower_rate_has_nothing_above_half_of_it(clip: MakeClip) -> None:
+    """What a pipeline that keeps 16 kHz feeds a 48 kHz network."""
+    track = AudioTrack(tones=[(0, 4, 3000, 0.3), (0, 4, 12000, 0.3)], codec="flac", rate=44100)
+    path = clip("two-tones.mkv", codec=None, audio=track)
+    with ClipReader(path) as reader:
+        blocks = list(reader.audio([48000, 16000, (16000, 48000)], window=WHOLE))
+    native, low, through = (
+        np.concatenate([block[rate] for block in blocks]) for rate in (48000, 16000, (16000, 48000))
+    )
+    assert len(through) == len(native) == 3 * len(low)
+    middle = slice(48000, 3 * 48000)
+    assert tone_level(native[middle], 48000, 12000) == pytest.approx(0.3, rel=1e-3)
+    assert tone_level(through[middle], 48000, 12000) < 1e-4
+    assert tone_level(through[middle], 48000, 3000) == pytest.approx(0.3, rel=1e-3)
+    once_more = soxr.resample(low, 16000, 48000, quality="HQ")
+    np.testing.assert_allclose(through[middle], once_more[middle], atol=1e-5)

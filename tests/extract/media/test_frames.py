@@ -14,7 +14,16 @@ import pytest
 from media_cases import SIZE, TONE, MakeClip, decode_all, uneven
 
 from avfeat.errors import MediaError
-from avfeat.extract.media import SAMPLING_RULES, ClipReader, Frame, Window, probe, scan, video
+from avfeat.extract.media import (
+    SAMPLING_RULES,
+    ClipReader,
+    Frame,
+    Sampling,
+    Window,
+    probe,
+    scan,
+    video,
+)
 from avfeat.testing import make_clip, read_number
 
 CODERS: dict[str, dict[str, Any]] = {
@@ -265,3 +274,42 @@ def test_sound_does_not_matter_to_frames(clip: MakeClip) -> None:
     quiet, loud = clip("quiet.mp4", audio=None), clip("turned-0.mp4")
     window = Window(0, 4, whole=True)
     assert numbers(quiet, "center", window, 32) == numbers(loud, "center", window, 32)
+
+
+def test_several_samplings_take_one_decode(clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gives exactly the frames it gives alone, pixels included."""
+    path = clip("fast.mp4", b_frames=3)
+    window = Window(0, 5, whole=True)
+    asked = [
+        Sampling("avvp", 8, 40),
+        Sampling("ave", 16, 80),
+        Sampling("on-screen", 25, 125),
+        Sampling("on-screen", 8, 40),
+    ]
+    alone = []
+    for sampling in asked:
+        with ClipReader(path) as reader:
+            one = reader.frames(
+                sampling.rule, window=window, fps=sampling.fps, count=sampling.count
+            )
+            alone.append(list(one))
+    decoded = 0
+    real = video.decode
+
+    def counting(packet: Any, report: Any) -> Any:
+        nonlocal decoded
+        for frame in real(packet, report):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(video, "decode", counting)
+    together: list[list[Frame]] = [[] for _ in asked]
+    with ClipReader(path) as reader:
+        for which, frame in reader.sampled(asked, window=window):
+            together[which].append(frame)
+        assert reader.report.corrupt_frames == 0
+    with av.open(str(path)) as container:
+        assert decoded <= sum(1 for _ in container.decode(video=0))
+    for found, expected in zip(together, alone, strict=True):
+        assert [(f.index, f.time) for f in found] == [(f.index, f.time) for f in expected]
+        assert all(np.array_equal(f.rgb, e.rgb) for f, e in zip(found, expected, strict=True))

@@ -137,3 +137,33 @@ def test_exact_undoes_the_float() -> None:
 def test_windows_hold_time(start: float, end: float) -> None:
     with pytest.raises(ValueError, match="window"):
         Window(start, end)
+
+
+@pytest.mark.parametrize("fps", [Fraction(30), Fraction(30000, 1001), Fraction(25), Fraction(24)])
+@pytest.mark.parametrize("whole", [True, False])
+def test_ave_counts_frames_as_the_published_scripts_do(fps: Fraction, whole: bool) -> None:
+    timeline = constant(fps, seconds=10)
+    n = len(timeline)
+    interval = int(n / 10)
+    expected = [int(s * interval + (j / 16) * interval) for s in range(10) for j in range(16)]
+    window = Window(0, 10, whole=whole)
+    assert select("ave", timeline, window=window, fps=16, count=160).tolist() == expected
+    assert max(expected) < n
+
+
+def test_ave_of_a_part_of_a_video_counts_from_its_start() -> None:
+    timeline = constant(Fraction(30), seconds=40)
+    here = select("ave", timeline, window=Window(0, 10), fps=16, count=160)
+    there = select("ave", timeline, window=Window(17, 27), fps=16, count=160)
+    assert np.array_equal(here + 17 * 30, there)
+
+
+def test_ave_with_fewer_frames_than_seconds_shows_what_was_on_screen() -> None:
+    timeline = constant(Fraction(1, 2), seconds=10)
+    window = Window(0, 10, whole=True)
+    found = select("ave", timeline, window=window, fps=16, count=160)
+    assert (
+        found.tolist() == select("on-screen", timeline, window=window, fps=16, count=160).tolist()
+    )
+    with pytest.raises(ValueError, match="whole number"):
+        select("ave", timeline, window=window, fps=12.5, count=125)
