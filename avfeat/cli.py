@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from avfeat import __version__, config
+from avfeat.backbones_cli import backbones
 from avfeat.console import (
     json_option,
     print_json,
@@ -86,7 +87,7 @@ def cli(ctx: click.Context) -> None:
     ctx.default_map = config.load(known)
 
 
-def _audio_rate(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+def _audio_rate(_ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
     """Return the backbone option that a rate stands for."""
     return None if value is None else f"{int(value) // 1000}k"
 
@@ -324,21 +325,6 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
 
 
 @cli.command()
-@json_option("backbones", "As JSON on stdout.")
-@verbose_option
-def backbones(as_json: bool, verbose: int) -> None:
-    """List the backbones: what goes in, what comes out, whose weights."""
-    from avfeat import render
-    from avfeat.extract.catalogue import describe_backbones
-
-    records = describe_backbones()
-    if as_json:
-        print_json(records)
-    else:
-        render.backbones(results_console(), records)
-
-
-@cli.command()
 @json_option("datasets", "As JSON on stdout.")
 @verbose_option
 def datasets(as_json: bool, verbose: int) -> None:
@@ -376,6 +362,7 @@ def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
     ctx.exit(run_demo(out, talk_console(quiet=quiet)))
 
 
+cli.add_command(backbones)
 cli.add_command(weights)
 
 

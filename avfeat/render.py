@@ -20,7 +20,10 @@ def table(
     for column in columns:
         numeric = column.endswith((" #", "/s", "MiB"))
         grid.add_column(
-            column.removesuffix(" #"), justify="right" if numeric else "left", overflow="fold"
+            column.removesuffix(" #"),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            no_wrap=column in ("name", "row #"),
         )
     for row in rows:
         grid.add_row(*(Text(str(cell)) for cell in row))
@@ -201,11 +204,12 @@ def backbones(console: Console, records: list[dict[str, Any]]) -> None:
             "modality",
             "input",
             "layer",
-            "dim #",
-            "rows / 10 s #",
+            "row #",
+            "rows/10 s #",
+            "GMACs/10 s #",
             "params M #",
-            "GMACs / 10 s #",
-            "weights",
+            "MiB",
+            "licence",
             "cached",
         ),
         [
@@ -214,16 +218,77 @@ def backbones(console: Console, records: list[dict[str, Any]]) -> None:
                 record["modality"],
                 record["input"],
                 record["layer"],
-                record["dim"],
+                " x ".join(map(str, record["row_shape"])),
                 record["rows_per_10s"],
-                f"{record['parameters'] / 1e6:.1f}",
                 f"{record['gmacs_per_10s']:.0f}",
-                ", ".join(weights["name"].partition(".")[2] for weights in record["weights"]),
+                f"{record['parameters'] / 1e6:.1f}",
+                _first_size(record),
+                _short_licence(record["weights"]),
                 "yes" if any(weights["cached"] for weights in record["weights"]) else "no",
             )
             for record in records
         ],
     )
+    console.print("`avfeat backbones show NAME` has options, recipe, weights and citation.")
+
+
+def _first_size(record: dict[str, Any]) -> str:
+    """Size of the default weights, or what their parameters take where no publisher states one."""
+    for weights in record["weights"][:1]:
+        if weights["size_mib"] is not None:
+            return f"{weights['size_mib']:.0f}"
+    return f"~{record['parameters'] * 4 / 2**20:.0f}"
+
+
+def _short_licence(weights: list[dict[str, Any]]) -> str:
+    """Return the first words of the default weights' licence; all of it is in `backbone`."""
+    return weights[0]["licence"].partition(" (")[0].partition(";")[0] if weights else ""
+
+
+def _alternatives(axis: list[str]) -> str:
+    """Write the alternatives of an axis, the default first: ``env (default) | music``."""
+    default, *others = axis
+    return " | ".join([f"{default} (default)", *others] if default else others)
+
+
+def backbone(console: Console, record: dict[str, Any]) -> None:
+    """Print everything about one backbone."""
+    console.print(Text(record["name"], style="bold"))
+    pool = record["pool"]
+    rows = f"{record['rows_per_10s']} per 10 s, each {' x '.join(map(str, record['row_shape']))}"
+    lines = [
+        ("about", record["about"].replace("``", "")),
+        ("is", f"{record['description']} ({record['modality']})"),
+        ("paper", record["paper"]),
+        ("layer", record["layer"]),
+        ("rows", rows + (f", the {pool['by']} of {pool['items']} items" if pool else "")),
+        ("input", record["input"]),
+        ("preprocessing", _fields(record["preprocessing"])),
+        ("sampling", _fields(record["sampling"]) if record["sampling"] else "mean of channels"),
+        ("parameters", f"{record['parameters']:,}"),
+        ("GMACs", f"{record['gmacs_per_10s']:g} per 10 s"),
+        ("batch", _fields(record["batch_size"])),
+        ("options", "\n".join(map(_alternatives, record["options"])) or "none"),
+    ]
+    for weights in record["weights"]:
+        cached = "in the cache" if weights["cached"] else "not in the cache"
+        lines += [
+            ("weights", f"{weights['name']}, {cached}"),
+            ("  trained on", weights["trained_on"]),
+            ("  licence", weights["licence"]),
+            ("  cite", weights["citation"]),
+        ]
+        for source in weights["sources"]:
+            size_mib = f", {source['size_mib']:.0f} MiB" if source["size_mib"] else ""
+            digest = source["digest"] or "no digest published: pinned at first use"
+            lines.append(("  file", f"{source['file']}, {digest}{size_mib}"))
+            lines += [("  from", url) for url in source["urls"]]
+    if not record["weights"]:
+        lines.append(("weights", "none published: --weights random only"))
+    grid = Table.grid(padding=(0, 2))
+    for key, value in lines:
+        grid.add_row(Text(f"  {key}", style="dim"), Text(value))
+    console.print(grid)
 
 
 def weights(console: Console, records: list[dict[str, Any]]) -> None:

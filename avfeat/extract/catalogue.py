@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from avfeat.extract import backbones
-from avfeat.extract.backbones import AudioInput, BackboneSpec
-from avfeat.extract.weights.manage import describe
+from avfeat.extract.backbones import AudioInput, Backbone, BackboneSpec
+from avfeat.extract.weights.manage import describe as describe_weights
+
+_SECONDS = 10.0
 
 
 def describe_backbones() -> list[dict[str, Any]]:
     """Describe every registered backbone, in registry order."""
-    return [_describe(backbones.get(name).spec) for name in backbones.names()]
+    return [describe(backbones.get(name)) for name in backbones.names()]
 
 
-def _describe(spec: BackboneSpec) -> dict[str, Any]:
-    rows = spec.rows(10.0)
-    entries = [backbones.get(spec.name).weights_entry(tag) for tag in spec.weights]
+def describe(backbone: Backbone) -> dict[str, Any]:
+    """Describe one backbone or variant; figures are per clip of ten seconds.
+
+    ``options`` are lists of alternatives, the default first, ``""`` where it has no name.
+    """
+    spec = backbone.spec
+    recipe = spec.recipe()
     return {
         "name": spec.name,
         "modality": spec.modality,
@@ -24,22 +31,35 @@ def _describe(spec: BackboneSpec) -> dict[str, Any]:
         "input": _input(spec),
         "layer": spec.layer,
         "dim": spec.dim,
-        "rows_per_10s": rows,
+        "row_shape": list(spec.row_shape),
+        "rows_per_10s": spec.rows(_SECONDS),
         "parameters": spec.parameters,
-        "gmacs_per_10s": round(rows * spec.gmacs_per_item, 2),
+        "gmacs_per_10s": round(spec.input.items(_SECONDS) * spec.gmacs_per_item, 2),
         "paper": spec.paper,
-        "preprocessing": spec.recipe()["input"],
-        "weights": [describe(entry) for entry in entries],
+        "about": inspect.getdoc(type(backbone)) or "",
+        "options": [list(axis) for axis in backbone.alternatives],
+        "preprocessing": recipe["input"],
+        "sampling": _sampling(spec),
+        "pool": recipe.get("pool"),
+        "batch_size": {"cpu": spec.cpu_batch, "cuda": spec.cuda_batch},
+        "weights": [describe_weights(backbone.weights_entry(tag)) for tag in spec.weights],
     }
 
 
 def _input(spec: BackboneSpec) -> str:
     wanted = spec.input
     if isinstance(wanted, AudioInput):
-        return (
-            f"{wanted.window / wanted.rate:.3g} s at {wanted.rate / 1000:g} kHz, {wanted.front_end}"
-        )
+        through = f" through {wanted.via / 1000:g} kHz" if wanted.via else ""
+        return f"{wanted.window / wanted.rate:.3g} s at {wanted.rate / 1000:g} kHz{through}"
     height, width = wanted.geometry.shape
-    return (
-        f"{wanted.frames} x {height}x{width} RGB" if wanted.frames > 1 else f"{height}x{width} RGB"
-    )
+    content = {"rgb": "RGB", "flow": "flow", "rgb+flow": "RGB + flow"}[wanted.stream]
+    picture = f"{height}x{width} {wanted.colour if wanted.stream == 'rgb' else content}"
+    picture = f"{wanted.frames} x {picture}" if wanted.frames > 1 else picture
+    return f"{picture}, {wanted.fps:g} fps"
+
+
+def _sampling(spec: BackboneSpec) -> dict[str, Any] | None:
+    wanted = spec.input
+    if isinstance(wanted, AudioInput):
+        return None
+    return {"fps": wanted.fps, "rule": wanted.rule or "the data set's"}

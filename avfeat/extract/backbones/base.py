@@ -142,10 +142,14 @@ class Backbone(ABC):
         return type(self).spec.name
 
     @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """`axes`, and that of pooling over seconds where rows are one per frame."""
+        return (*self.axes, ("", SECOND)) if self._poolable() else self.axes
+
+    @property
     def options(self) -> tuple[str, ...]:
         """Every option that can be named, defaults included."""
-        named = tuple(option for axis in self.axes for option in axis if option)
-        return (*named, SECOND) if self._poolable() else named
+        return tuple(option for axis in self.alternatives for option in axis if option)
 
     def variant(self, options: Collection[str]) -> Backbone:
         """Return the variant with these options, or weights tag, chosen beside the ones it has.

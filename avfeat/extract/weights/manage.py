@@ -102,8 +102,18 @@ def describe(entry: WeightsEntry) -> dict[str, Any]:
             for leaf in entry.leaves
             for source in leaf.sources
         ],
+        "size_mib": _size_mib(entry),
         "cached": cache.is_cached(entry),
     }
+
+
+def _size_mib(entry: WeightsEntry) -> float | None:
+    """What is downloaded, in MiB: the first source of each part; None where one is not known."""
+    sizes = [
+        leaf.sources[0].size_mib or _pinned_mib(leaf, leaf.sources[0]) for leaf in entry.leaves
+    ]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def _pinned_mib(leaf: WeightsEntry, source: Source) -> float | None:
