@@ -120,20 +120,21 @@ def _keras(file: IO[bytes]) -> dict[str, Tensor]:
         if "layer_names" not in group.attrs:
             raise ValueError("an HDF5 file without layer_names, so not of Keras' layout")
         return {
-            f"{layer}/{name}": _array(group[layer], name, root)
+            f"{layer}/{name}": _array(group[layer], name)
             for layer in _texts(group.attrs["layer_names"])
             for name in _texts(group[layer].attrs["weight_names"])
         }
 
 
-def _array(layer: h5py.Group, name: str, root: h5py.File) -> Tensor:
+def _array(layer: h5py.Group, name: str) -> Tensor:
     import h5py
     import numpy as np
 
     found = layer[name]
-    # HDF5 can point out of the file: at any other file of this machine.
-    if not isinstance(found, h5py.Dataset) or found.file.id != root.id:
-        raise ValueError(f"{name!r} is no array of this file")
+    if not isinstance(found, h5py.Dataset):
+        raise ValueError(f"{name!r} is no array")
+    # HDF5 can point out of the file, at any other file of this machine. Links of that kind are not
+    # followed in a file that is open already; arrays of that kind would be.
     if found.external is not None or found.is_virtual:
         raise ValueError(f"{name!r} keeps its values in another file")
     if found.dtype.kind not in "fiu":
