@@ -8,6 +8,7 @@ weights a wrong padding changes SENet's output by 4e-5, with these by a quarter.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -154,19 +155,20 @@ def loaded(
     with file.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     entry = backbone.weights_entry(backbone.spec.weights[0])
-    source = replace(entry.sources[-1], sha256=sha256[:8])
+    source = replace(entry.sources[-1], digest=f"sha256:{sha256[:8]}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AVFEAT_CACHE", str(folder / "cache"))
         patch.setattr(
             type(backbone), "weights_entry", lambda self, tag: replace(entry, sources=(source,))
         )
-        path = cache.path_of(source)
+        path = cache.path_of(entry, source)
+        assert path is not None
         path.parent.mkdir(parents=True)
         file.rename(path)
         extract = backbones.load(name, device=CPU)
         assert extract.weights.sha256 == sha256
     yield Loaded(name, state, extract, backbone)
-    path.unlink()  # half a gigabyte each
+    shutil.rmtree(folder)  # a gigabyte each
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
