@@ -89,7 +89,8 @@ class I3D(nn.Module):
 class TwoStream(nn.Module):
     """Snippets ``[N, 5, T, H, W]`` to features ``[N, 2048]``: RGB (3, 1024), then flow (2, 1024).
 
-    The two `I3D` networks are ``rgb`` and ``flow``; they share nothing.
+    The two `I3D` networks are ``rgb`` and ``flow``; they share nothing. The order of the features
+    is that in which DELU and CO2-Net take them apart.
     """
 
     def __init__(self) -> None:
@@ -101,24 +102,6 @@ class TwoStream(nn.Module):
     def forward(self, snippets: Tensor) -> Tensor:
         """Compute features; errors as of `I3D`."""
         return torch.cat((self.rgb(snippets[:, :3]), self.flow(snippets[:, 3:])), dim=1)
-
-
-class TwoStream(nn.Module):
-    """An RGB and a flow network side by side: ``[N, 5, T, H, W]`` to ``[N, 2048]``.
-
-    Channels are RGB then flow, and so are the features: 1024 of each, the order in which DELU and
-    CO2-Net take them apart.
-    """
-
-    def __init__(self) -> None:
-        """Build both networks with torch's initial weights."""
-        super().__init__()
-        self.rgb = I3D(3)
-        self.flow = I3D(2)
-
-    def forward(self, snippets: Tensor) -> Tensor:
-        """Compute the features of both streams."""
-        return torch.cat([self.rgb(snippets[:, :3]), self.flow(snippets[:, 3:])], dim=1)
 
 
 class _Unit(nn.Module):
