@@ -6,7 +6,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test test-all lint format bench clean
+# `make parity` compares with TensorFlow too, whose last release that the originals run on needs an
+# environment of its own, and Python 3.11.
+PYTHON_PARITY ?= python3.11
+VENV_PARITY   := .venv-parity
+STAMP_PARITY  := $(VENV_PARITY)/.installed
+RECORD        := build/parity.jsonl
+
+.PHONY: install demo test test-all parity lint format bench clean
 
 install: $(STAMP)
 
@@ -24,7 +31,22 @@ test: install
 	$(BIN)/python -m pytest
 
 test-all: install
-	$(BIN)/python -m pytest -m ''
+	$(BIN)/python -m pytest -m 'not parity'
+
+# All networks against all their oracles; the numbers go into docs/parity.md.
+parity: install $(STAMP_PARITY)
+	mkdir -p $(dir $(RECORD)) && rm -f $(RECORD)
+	AVFEAT_PARITY_PYTHON=$(VENV_PARITY)/bin/python AVFEAT_PARITY_RECORD=$(RECORD) \
+	  $(BIN)/python -m pytest -m '' tests/parity tests/extract/backbones/test_parity.py
+	$(BIN)/python tests/parity/table.py $(RECORD) docs/parity.md
+
+$(STAMP_PARITY): tests/parity/requirements.txt
+	@$(PYTHON_PARITY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \
+	  || { echo "make parity needs Python 3.11; set PYTHON_PARITY=/path/to/python3.11"; exit 1; }
+	$(PYTHON_PARITY) -m venv --clear $(VENV_PARITY)
+	$(VENV_PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  -r tests/parity/requirements.txt
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .
@@ -39,4 +61,4 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENV_PARITY) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
