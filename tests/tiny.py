@@ -1,4 +1,4 @@
-"""Four small backbones for tests, and the command line with them: ``python tiny.py extract …``."""
+"""Small backbones for tests, and the command line with them: ``python tiny.py extract …``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,56 @@ class TinyAudio(Backbone):
 
     def build(self) -> nn.Module:
         return nn.Sequential(nn.Unflatten(1, (1, -1)), _Net(nn.Conv1d(1, 7, 400, stride=160)))
+
+
+@register
+class TinyMap(Backbone):
+    """As vgg19.pool5: a map, 16 frames of each second by AVE's rule, averaged."""
+
+    spec = replace(
+        _spec(
+            "tiny_map",
+            VisualInput(Geometry((20, 24), interpolation="cv2-linear"), fps=16.0, rule="ave"),
+            4,
+        ),
+        map=(6, 7),
+        pool=16,
+    )
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 4, 5, stride=3), nn.ReLU())
+
+
+@register
+class TinyTwoStream(Backbone):
+    """As i3d: windows centred on each second, RGB and flow in one item."""
+
+    spec = _spec(
+        "tiny_two_stream",
+        VisualInput(Geometry(40, 32), frames=16, stride=8, padding=4, stream="rgb+flow"),
+        6,
+    )
+
+    def build(self) -> nn.Module:
+        return _Net(nn.Conv3d(5, 6, 3))
+
+    def to_input(self, items: Tensor) -> Tensor:
+        return items.movedim(-1, 1) / 255
+
+
+@register
+class TinyWide(Backbone):
+    """As openl3: 48 kHz, or 48 kHz that went through 16."""
+
+    axes = (("48k", "16k"),)
+    spec = _spec("tiny_wide", AudioInput(48_000, 48_000, 48_000), 5)
+
+    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
+        via = 16_000 if "16k" in chosen else None
+        return replace(type(self).spec, input=AudioInput(48_000, 48_000, 48_000, via=via))
+
+    def build(self) -> nn.Module:
+        return nn.Sequential(nn.Unflatten(1, (1, -1)), _Net(nn.Conv1d(1, 5, 400, stride=160)))
 
 
 def serve() -> None:

@@ -8,6 +8,7 @@ from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import pytest
 from torch import nn
 
@@ -121,3 +122,17 @@ def tiny() -> Iterator[type[Tiny]]:
     Tiny.published = {}
     yield register_backbone(Tiny)
     unregister("tiny")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files that were opened as media, in order, as often as they were."""
+    files: list[str] = []
+    original = av.open
+
+    def note(file: object, *args: object, **kwargs: object) -> object:
+        files.append(str(file))
+        return original(file, *args, **kwargs)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(av, "open", note)
+    return files

@@ -78,20 +78,6 @@ def test_every_clip_has_its_row_and_its_labels(avfeat: Cli, corpus: Corpus) -> N
     assert outcome.media_bytes == (corpus.media / outcome.media).stat().st_size
 
 
-@pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that were opened as media, in order, as often as they were."""
-    files: list[str] = []
-    original = av.open
-
-    def note(file: object, *args: object, **kwargs: object) -> object:
-        files.append(str(file))
-        return original(file, *args, **kwargs)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(av, "open", note)
-    return files
-
-
 def test_each_clip_is_opened_once_for_all_backbones(
     avfeat: Cli, corpus: Corpus, opened: list[str]
 ) -> None:
@@ -467,7 +453,7 @@ def test_sound_that_begins_late_is_reported(avfeat: Cli, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "names",
-    ["vggish,r2plus1d_18", pytest.param("all", marks=pytest.mark.slow)],
+    ["vggish,openl3,r2plus1d_18", pytest.param("all", marks=pytest.mark.slow)],
 )
 def test_the_real_clip_has_the_shapes_of_the_papers(
     avfeat: Cli, shared: Path, names: str, opened: list[str]
@@ -477,10 +463,17 @@ def test_the_real_clip_has_the_shapes_of_the_papers(
     assert len(opened) == 1
     shapes = {
         "vggish": (10, 128),
+        "openl3": (10, 512),
+        "openl3_image": (80, 512),
         "resnet152": (80, 2048),
         "vgg19_bn": (80, 4096),
+        "vgg19.pool5": (10, 7, 7, 512),
         "senet154": (80, 2048),
+        "polynet": (80, 2048),
         "r2plus1d_18": (10, 512),
+        "i3d": (10, 2048),
+        "i3d_flow": (10, 1024),
+        "i3d_rgb": (10, 1024),
     }
     for name in shapes if names == "all" else names.split(","):
         store = package.open_store(f"features/llp/{name}", allow_random=True)
