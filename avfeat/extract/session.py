@@ -195,6 +195,8 @@ def load_models(plan: Plan) -> dict[str, Forward]:
     """Load the networks of the stores that have clips to decode."""
     import torch
 
+    # A thread takes its number of threads when it first asks; optical flow lowers that for its own.
+    torch.get_num_threads()
     device = torch.device(plan.settings.device)
     return {
         task.spec.name: backbones.load(

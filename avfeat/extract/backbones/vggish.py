@@ -77,6 +77,12 @@ class VGGish(Backbone):
             return net
         return nn.Sequential(OrderedDict(net=net, pca=VGGishPCA()))
 
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Shape the arrays of the PCA file; the network's file is as it should be."""
+        from avfeat.extract.backbones.nets.vggish_pca import pca_state
+
+        return pca_state(state) if "pca_means" in state else state
+
     def to_input(self, items: Tensor) -> Tensor:
         """Log-mel examples float32 ``[N, 1, 96, 64]`` of waveforms float32 ``[N, 15600]``."""
         from avfeat.extract.backbones.nets.vggish_mel import log_mel

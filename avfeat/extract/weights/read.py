@@ -97,7 +97,32 @@ def _read(path: Path) -> Any:
         if is_safetensors(path):
             return load_file(path)
         torch_file = _only_member(file) if head.startswith(_ZIP) else file
-        return torch.load(torch_file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_array_globals()):
+            state = torch.load(torch_file, map_location="cpu", weights_only=True)
+        if not isinstance(state, Mapping):
+            return state
+        return {key: _as_tensor(value) for key, value in state.items()}
+
+
+def _array_globals() -> list[Any]:
+    """What numpy arrays of floats are pickled by, under its old name and its new one.
+
+    torchvggish's PCA file holds arrays. None of these runs code of the file's.
+    """
+    import numpy as np
+
+    rebuild = np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+    kinds = (np.dtypes.Float32DType, np.dtypes.Float64DType)
+    return [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, *kinds]
+
+
+def _as_tensor(value: Any) -> Any:
+    """Turn an array of floats into a tensor, and leave the rest for the caller to judge."""
+    import numpy as np
+
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    return value
 
 
 def _only_member(file: IO[bytes]) -> IO[bytes]:

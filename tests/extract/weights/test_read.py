@@ -51,6 +51,19 @@ def test_torch_files(tmp_path: Path, new_format: bool, packed: bool, kind: Any) 
     same(read_state(zipped(path) if packed else path), STATE)
 
 
+@pytest.mark.parametrize("new_format", [True, False], ids=["zip", "legacy"])
+def test_arrays_of_floats_are_tensors(tmp_path: Path, new_format: bool) -> None:
+    """As in torchvggish's PCA file. Arrays of objects could hold anything, and are refused."""
+    arrays = {"pca_means": np.arange(3.0), "half": np.ones((2, 2), dtype=np.float32)}
+    path = tmp_path / "x.pth"
+    torch.save(arrays, path, _use_new_zipfile_serialization=new_format)
+    same(read_state(path), {key: torch.from_numpy(value) for key, value in arrays.items()})
+    torch.save({"odd": np.array([Bomb(tmp_path / "ran")], dtype=object)}, path)
+    with pytest.raises(WeightsError):
+        read_state(path)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_safetensors(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "x.safetensors")
     found = read_state(tmp_path / "x.safetensors")
