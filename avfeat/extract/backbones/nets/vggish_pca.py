@@ -55,9 +55,11 @@ def pca_state(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises
     ------
     WeightsError
-        An array is missing or of another size.
+        An array is missing, unknown or of another size.
     """
     shapes = {"pca_eigen_vectors": (DIM, DIM), "pca_means": (DIM, 1)}
+    if unknown := [name for name in arrays if name not in shapes]:
+        raise WeightsError(f"unexpected arrays {', '.join(map(repr, unknown[:3]))}")
     state = {}
     for name, shape in shapes.items():
         if name not in arrays:
