@@ -13,7 +13,6 @@ import pytest
 import timm
 import torch
 import torchvision.models as tvm
-from conftest import FileServer
 from PIL import Image
 from safetensors.torch import save_file
 from support import Cli
@@ -155,7 +154,7 @@ def published_state(backbone: Backbone, full: nn.Module, seed: int = 11) -> Stat
 
 
 def publish(
-    backbone: Backbone, state: State, server: FileServer, folder: Path, patch: pytest.MonkeyPatch
+    backbone: Backbone, state: State, server: Any, folder: Path, patch: pytest.MonkeyPatch
 ) -> None:
     """Serve a state dict as the file that the backbone's first source is."""
     entry = backbone.weights_entry(backbone.spec.weights[0])
@@ -172,7 +171,7 @@ def publish(
 @pytest.mark.parametrize("name", FEATURES)
 def test_features_equal_the_library(
     name: str,
-    file_server: FileServer,
+    file_server: Any,
     weights_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -214,7 +213,7 @@ def test_counts_are_those_of_our_own_backbone_of_the_same_model() -> None:
 
 
 def test_files_go_through_the_conversion_of_timm(
-    file_server: FileServer, weights_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file_server: Any, weights_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Early files of ViT have the patch embedding as a matrix, and timm unfolds it."""
     backbone = backbones.get("timm:test_vit")
@@ -269,7 +268,7 @@ def test_a_file_of_another_architecture_is_refused(
     name: str,
     change: Callable[[State], object],
     words: str,
-    file_server: FileServer,
+    file_server: Any,
     weights_cache: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -285,7 +284,7 @@ def test_a_file_of_another_architecture_is_refused(
 
 
 def test_what_timm_cannot_convert_is_an_error_about_weights(
-    file_server: FileServer, weights_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    file_server: Any, weights_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = backbones.get("timm:test_vit")
     publish(backbone, {"pos_embed": torch.zeros(())}, file_server, tmp_path, monkeypatch)
