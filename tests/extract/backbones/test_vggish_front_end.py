@@ -52,7 +52,7 @@ def test_items_are_the_oracles_examples_of_each_whole_second() -> None:
     backbone = backbones.get("vggish")
     spec = backbone.spec.input
     assert isinstance(spec, backbones.AudioInput)
-    n = spec.rows(len(wave))
+    n = spec.items(len(wave) / RATE)
     items = np.stack([wave[i * spec.hop : i * spec.hop + spec.window] for i in range(n)])
 
     ours = backbone.to_input(torch.from_numpy(items))

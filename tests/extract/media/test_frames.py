@@ -278,7 +278,7 @@ def test_sound_does_not_matter_to_frames(clip: MakeClip) -> None:
 
 def test_several_samplings_take_one_decode(clip: MakeClip, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each gives exactly the frames it gives alone, pixels included."""
-    path = clip("fast.mp4", b_frames=3)
+    path = clip("several-samplings.mp4", b_frames=3)
     window = Window(0, 5, whole=True)
     asked = [
         Sampling("avvp", 8, 40),

@@ -108,7 +108,7 @@ def test_before_the_first_frame_the_first_frame_is_taken() -> None:
 
 def test_unknown_rules_and_empty_timelines_are_refused() -> None:
     timeline = constant(Fraction(10))
-    with pytest.raises(ValueError, match="avvp, on-screen, center"):
+    with pytest.raises(ValueError, match="avvp, ave, on-screen, center"):
         select("nearest", timeline, window=WHOLE, count=80)
     for count, fps in ((0, 8), (80, 0), (80, -1)):
         with pytest.raises(ValueError, match="must be positive"):
