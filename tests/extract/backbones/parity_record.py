@@ -1,0 +1,92 @@
+"""What the parity tests measured, as JSON lines: `make parity` makes the table of docs/parity.md
+from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from torch import Tensor
+
+VARIABLE = "AVFEAT_PARITY_RECORD"
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """L2 norm of the difference over that of what is expected; infinite for NaN."""
+    error = float((found.double() - expected.double()).norm() / expected.double().norm())
+    return error if error == error else float("inf")
+
+
+def record_network(
+    backbone: str, oracle: str, found: Tensor, expected: Tensor, moved: Tensor, *, tolerance: float
+) -> tuple[float, float]:
+    """Note and return the relative L2 error, and how far 1e-3 of input noise moved the oracle."""
+    difference = (found.double() - expected.double()).abs()
+    error, sensitivity = relative(found, expected), relative(moved, expected)
+    _write(
+        {
+            "kind": "network",
+            "backbone": backbone,
+            "oracle": named(oracle),
+            "l2": error,
+            "max": float(difference.max() / expected.abs().max()),
+            "mean": float(difference.mean() / expected.double().abs().mean()),
+            "sensitivity": sensitivity,
+            "tolerance": tolerance,
+        }
+    )
+    return error, sensitivity
+
+
+def record_input(backbone: str, oracle: str, difference: Tensor, unit: str) -> None:
+    """Note how far the network's input is from that of the original; absolute values."""
+    _write(
+        {
+            "kind": "input",
+            "backbone": backbone,
+            "oracle": named(oracle),
+            "max": float(difference.max()),
+            "mean": float(difference.double().mean()),
+            "unit": unit,
+        }
+    )
+
+
+def record_rounding(
+    backbone: str, batch: int, threads: int, *, alone: float, single: float
+) -> tuple[float, float]:
+    """Note how far rows are from those of a batch of one, and of one thread: relative L2."""
+    _write(
+        {
+            "kind": "rounding",
+            "backbone": backbone,
+            "batch": batch,
+            "threads": threads,
+            "alone": alone,
+            "single": single,
+        }
+    )
+    return alone, single
+
+
+def named(oracle: str) -> str:
+    """``package`` or ``package: what`` with the version of the package, if it is one.
+
+    >>> named("numpy formula")
+    'numpy formula'
+    """
+    package, colon, what = oracle.partition(": ")
+    try:
+        return f"{package} {version(package)}{colon}{what}"
+    except PackageNotFoundError:
+        return oracle
+
+
+def _write(record: dict[str, str | float]) -> None:
+    path = os.environ.get(VARIABLE)
+    if path:
+        with Path(path).open("a") as file:
+            file.write(json.dumps(record) + "\n")

@@ -1,0 +1,134 @@
+"""The tables of docs/parity.md, from what the tests of `make parity` measured.
+
+``python table.py RECORD DOCUMENT`` prints them and writes them into the document, between two
+comments each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def main(record: Path, document: Path) -> None:
+    records = [json.loads(line) for line in record.read_text().splitlines()]
+    text = document.read_text()
+    tables = {"networks": networks, "inputs": inputs, "rounding": rounding}
+    for name, write in tables.items():
+        table = write(records)
+        print(table, end="\n\n")
+        text = between(text, name, table)
+    document.write_text(text)
+
+
+def networks(records: Iterable[Record]) -> str:
+    """One row per backbone, or variant, and oracle."""
+    records = list(records)
+    rows = []
+    for one in _of_kind(records, "network"):
+        errors = [_power(one[key]) for key in ("l2", "max", "mean")]
+        rows.append(
+            [
+                f"`{one['backbone']}`",
+                one["oracle"],
+                *errors,
+                _power(one["tolerance"]),
+                _input_of(one["backbone"], records),
+                _power(one["sensitivity"]),
+            ]
+        )
+    heads = ["backbone", "oracle", "L2", "max", "mean", "L2 allowed", "input, max", "sensitivity"]
+    return _table(heads, rows)
+
+
+def inputs(records: Iterable[Record]) -> str:
+    """One row per front end and oracle."""
+    rows = [
+        [
+            f"`{one['backbone']}`",
+            one["oracle"],
+            f"{_power(one['max'])} {one['unit']}" if one["max"] else "0",
+            f"{_power(one['mean'])} {one['unit']}" if one["mean"] else "0",
+        ]
+        for one in _of_kind(records, "input")
+    ]
+    return _table(["input of", "oracle", "max", "mean"], rows)
+
+
+def rounding(records: Iterable[Record]) -> str:
+    """One row per backbone."""
+    found = _of_kind(records, "rounding")
+    threads = {one["threads"] for one in found}
+    rows = [
+        [f"`{one['backbone']}`", str(one["batch"]), _power(one["alone"]), _power(one["single"])]
+        for one in found
+    ]
+    counts = " or ".join(map(str, sorted(threads)))
+    return _table(["backbone", "batch", "batch of 1", f"1 thread for {counts}"], rows)
+
+
+def between(text: str, name: str, table: str) -> str:
+    """Put a table between ``<!-- name: begin … -->`` and ``<!-- name: end -->``.
+
+    >>> between("a\\n<!-- t: begin (x) -->\\nold\\n<!-- t: end -->\\nb", "t", "new")
+    'a\\n<!-- t: begin (x) -->\\n\\nnew\\n\\n<!-- t: end -->\\nb'
+    """
+    pattern = rf"(<!-- {name}: begin[^>]*-->\n).*?(<!-- {name}: end -->)"
+    found, n = re.subn(pattern, lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text, flags=re.DOTALL)
+    if n != 1:
+        raise SystemExit(f"{n} places for the table of {name} instead of one")
+    return found
+
+
+def _of_kind(records: Iterable[Record], kind: str) -> list[Record]:
+    found = [one for one in records if one["kind"] == kind]
+    if not found:
+        raise SystemExit(f"nothing was recorded of kind {kind!r}")
+    return sorted(found, key=lambda one: (one["backbone"], one.get("oracle")))
+
+
+def _input_of(backbone: str, records: list[Record]) -> str:
+    """The worst of what was measured of a variant's input, or of that which it shares."""
+    name = backbone
+    while name:
+        # What an oracle loses by its own precision is not ours.
+        own = [
+            one
+            for one in records
+            if (one["kind"], one["backbone"]) == ("input", name)
+            and "as shipped" not in one["oracle"]
+        ]
+        if own:
+            worst = max(own, key=lambda one: one["max"])
+            return f"{_power(worst['max'])} {worst['unit']}" if worst["max"] else "0"
+        name = name.rpartition(".")[0]
+    # Both streams' input is, to the bit, the one's and the other's.
+    return "as of its streams" if backbone == "i3d" else "-"
+
+
+def _power(value: float) -> str:
+    """
+    >>> [_power(value) for value in (0, 1.26e-7, 0.0123, 0.5, 1e-5)]
+    ['0', '1.3e-7', '0.012', '0.5', '1e-5']
+    """
+    if value == 0:
+        return "0"
+    if value >= 1e-3:
+        return f"{value:.2g}"
+    mantissa, _, exponent = f"{value:.1e}".partition("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
