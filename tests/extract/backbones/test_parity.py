@@ -94,9 +94,9 @@ def test_rows_equal_the_oracles(loaded: Loaded, variant: str) -> None:
 
 
 def test_every_backbone_has_an_oracle() -> None:
-    assert {backbone.family for backbone in backbones.select("all")} <= {
-        backbones.get(name).family for name in CASES
-    }
+    # Other tests register backbones of their own.
+    ours = [one for one in backbones.select("all") if type(one).__module__.startswith("avfeat.")]
+    assert {one.family for one in ours} == {backbones.get(name).family for name in CASES}
 
 
 MEANS = ("resnet152", "senet154", "polynet")
