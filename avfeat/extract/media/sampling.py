@@ -20,6 +20,9 @@ from avfeat.extract.media.types import Window
 
 SAMPLING_RULES = ("avvp", "ave", "on-screen", "center")
 
+#: Length of AVE's clips.
+_AVE_SECONDS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
@@ -104,10 +107,7 @@ def select(
             return emitted[thinned(len(emitted), count)]
         rule = "on-screen"  # the window lies between two frames: the earlier one is what shows
     if rule == "ave":
-        picks = per_second(timeline, window=window, fps=fps, count=count)
-        if picks is not None:
-            return picks
-        rule = "on-screen"  # fewer frames than seconds
+        return per_second(timeline, window=window, fps=fps, count=count)
     if rule == "on-screen":
         shift = Fraction(0)
     elif rule == "center":
@@ -127,18 +127,14 @@ def shown_at(timeline: Timeline, instants: Sequence[Fraction]) -> NDArray[np.int
     return np.maximum(positions, 0).astype(np.int64)
 
 
-def per_second(
-    timeline: Timeline, *, window: Window, fps: float, count: int
-) -> NDArray[np.int64] | None:
+def per_second(timeline: Timeline, *, window: Window, fps: float, count: int) -> NDArray[np.int64]:
     """Take ``fps`` frames of each second as the AVE scripts do: by counting, not by time.
 
     With n frames in S whole seconds, second s starts at frame ``s * (n // S)`` and its sample j is
     frame ``int(s * (n // S) + j / fps * (n // S))``. The last ``n % S`` frames are never taken.
 
-    Returns
-    -------
-    int64 [count] or None
-        Positions in the timeline; None if there are fewer frames than seconds.
+    AVE's clips have S = 10. Longer windows are counted in blocks of ten seconds of their own, lest
+    the frames never taken add up: at 24000/1001 frames per second that were 25 s in ten minutes.
 
     Raises
     ------
@@ -148,15 +144,26 @@ def per_second(
     each = round(fps)
     if each != fps:
         raise ValueError(f"the ave rule takes a whole number of frames per second, not {fps}")
-    first, last = 0, len(timeline)
-    if not window.whole:
-        bounds = [-(-exact(t) // timeline.time_base) for t in (window.start, window.end)]
-        first, last = (int(i) for i in np.searchsorted(timeline.ticks, bounds, side="left"))
-    interval = (last - first) // max(1, count // each)
-    if interval == 0:
-        return None
-    positions = [int(k // each * interval + (k % each) / each * interval) for k in range(count)]
-    return np.minimum(first + np.array(positions, dtype=np.int64), last - 1)
+    start = exact(window.start)
+    starts = range(0, count, _AVE_SECONDS * each)
+    edges = [start + Fraction(sample, each) for sample in starts] + [exact(window.end)]
+    ticks = [int(-(-edge // timeline.time_base)) for edge in edges]
+    bounds = np.searchsorted(timeline.ticks, ticks, side="left")
+    if window.whole:
+        bounds[0], bounds[-1] = 0, len(timeline)
+    picks = []
+    for sample, first, last in zip(starts, bounds, bounds[1:], strict=False):
+        wanted = min(_AVE_SECONDS * each, count - sample)
+        interval = (last - first) // max(1, wanted // each)
+        if interval == 0:  # fewer frames than seconds: what was on screen
+            instants = [start + Fraction(sample + k, each) for k in range(wanted)]
+            picks.append(shown_at(timeline, instants))
+            continue
+        positions = [
+            int(k // each * interval + (k % each) / each * interval) for k in range(wanted)
+        ]
+        picks.append(np.minimum(first + np.array(positions, dtype=np.int64), last - 1))
+    return np.concatenate(picks)
 
 
 def thinned(n: int, count: int) -> NDArray[np.int64]:

@@ -167,3 +167,26 @@ def test_ave_with_fewer_frames_than_seconds_shows_what_was_on_screen() -> None:
     )
     with pytest.raises(ValueError, match="whole number"):
         select("ave", timeline, window=window, fps=12.5, count=125)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("fps", [Fraction(24000, 1001), Fraction(30000, 1001), Fraction(25)])
+def test_ave_does_not_drift_in_long_videos(fps: Fraction, whole: bool) -> None:
+    timeline = constant(fps, seconds=600)
+    window = Window(0, 600.4, whole=whole)
+    found = select("ave", timeline, window=window, fps=16, count=16 * 600 + 6)
+    seconds = timeline.ticks[found[: 16 * 600]] * float(timeline.time_base)
+    means = seconds.reshape(600, 16).mean(axis=1)
+    # Ten seconds lose less than one frame each second, as AVE's own do.
+    assert np.abs(means - (np.arange(600) + 0.5)).max() < 0.5
+    assert (np.diff(found) >= 0).all()
+    assert (
+        found[:160].tolist()
+        == select("ave", timeline, window=Window(0, 10), fps=16, count=160).tolist()
+    )
+
+
+def test_ave_of_a_long_video_that_ends_early_holds_its_last_frame() -> None:
+    timeline = constant(Fraction(25), seconds=20)
+    found = select("ave", timeline, window=Window(0, 35, whole=True), fps=16, count=16 * 35)
+    assert set(found[320:].tolist()) == {len(timeline) - 1}
