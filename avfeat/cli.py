@@ -87,11 +87,6 @@ def cli(ctx: click.Context) -> None:
     ctx.default_map = config.load(known)
 
 
-def _audio_rate(_ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
-    """Return the backbone option that a rate stands for."""
-    return None if value is None else f"{int(value) // 1000}k"
-
-
 @cli.command()
 @click.option(
     "--backbone",
@@ -127,7 +122,9 @@ def _audio_rate(_ctx: click.Context, _: click.Parameter, value: str | None) -> s
     show_default=True,
     help="published, a tag, or random[:SEED] (not real features).",
 )
-@click.option("--sampling", help="Frames: avvp, on-screen or center.  [default: the data set's]")
+@click.option(
+    "--sampling", help="Frames: avvp, on-screen, center or ave.  [default: the data set's]"
+)
 @click.option(
     "--pool",
     type=click.Choice(["second"]),
@@ -136,7 +133,6 @@ def _audio_rate(_ctx: click.Context, _: click.Parameter, value: str | None) -> s
 @click.option(
     "--audio-rate",
     type=click.Choice(["16000", "48000"]),
-    callback=_audio_rate,
     help="openl3: 16000 takes its 48 kHz from sound at 16 kHz (a store of its own).",
 )
 @click.option(
@@ -193,7 +189,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     )
     chosen = session.choose(
         ",".join(options["backbone"]).split(","),
-        options=[option for option in (options["pool"], options["audio_rate"]) if option],
+        options=_asked(options),
         dataset=options["dataset"],
         device=settings.device,
     )
@@ -239,6 +235,16 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     if report.interrupted:
         ctx.exit(stop.exit_code)
     ctx.exit(3 if result["failed"] else 0)
+
+
+def _asked(options: dict[str, Any]) -> dict[str, str]:
+    """Return the backbone options that flags stand for, with the flags as they were given."""
+    asked = {}
+    if (pool := options["pool"]) is not None:
+        asked[pool] = f"--pool {pool}"
+    if (rate := options["audio_rate"]) is not None:
+        asked[f"{int(rate) // 1000}k"] = f"--audio-rate {rate}"
+    return asked
 
 
 def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -> Settings:

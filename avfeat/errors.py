@@ -27,19 +27,23 @@ class UsageError(AvfeatError, ValueError):
 
 
 class UnknownNameError(UsageError):
-    """A backbone, data set, clip or other name that is not registered."""
+    """A backbone, data set, clip or other name that is not registered.
+
+    `note` says what else may be the reason.
+    """
 
     kind = "unknown_name"
 
-    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, what: str, name: str, known: Iterable[str], note: str = "") -> None:
         known = sorted(known)
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         listed = ", ".join(known[:40]) + (f", … ({len(known)} in all)" if len(known) > 40 else "")
-        super().__init__(f"unknown {what} {name!r}.{hint} Known: {listed}")
-        self._arguments = (what, name, known)
+        end = f". Not loaded: {note}" if note else ""
+        super().__init__(f"unknown {what} {name!r}.{hint} Known: {listed}{end}")
+        self._arguments = (what, name, known, note)
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, list[str]]]:
+    def __reduce__(self) -> tuple[type, tuple[str, str, list[str], str]]:
         return type(self), self._arguments
 
 

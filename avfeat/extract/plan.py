@@ -220,7 +220,7 @@ def make_recipe(
             "batch_size": batch_size,
         },
         store={"dtype": "float32", "unit_clips": unit_clips},
-        libraries=library_versions(spec.modality, beside=(*wanted.libraries, *backbone.libraries)),
+        libraries=library_versions(spec.modality, beside=backbone.packages),
     )
 
 

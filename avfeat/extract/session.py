@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -134,7 +134,11 @@ def _peek_weights(backbone: Backbone, weights: str) -> tuple[WeightsInfo, dict[s
 
 
 def choose(
-    names: Sequence[str], *, options: Sequence[str] = (), dataset: str, device: str
+    names: Sequence[str],
+    *,
+    options: Mapping[str, str] | None = None,
+    dataset: str,
+    device: str,
 ) -> list[Backbone]:
     """Return the backbones asked for, each in the variant for the data set and the device.
 

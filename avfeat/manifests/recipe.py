@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from avfeat.manifests.jsonfile import canonical, digest
 
 #: Libraries whose version can change a number, by modality.
-_LIBRARIES = {
+LIBRARIES = {
     "visual": ("av", "numpy", "pillow", "torch", "torchvision", "timm"),
     "audio": ("av", "numpy", "soxr", "torch"),
 }
@@ -58,12 +58,12 @@ class Recipe(BaseModel):
 def library_versions(modality: str, *, beside: Iterable[str] = ()) -> dict[str, str]:
     """Return the versions of the libraries that rows of `modality` depend on.
 
-    `beside` names packages that only some recipes use. The versions
-    of FFmpeg are the ones PyAV carries: decoding, timestamps and colour conversion.
+    `beside` names packages that only some recipes use. The versions of FFmpeg are the ones PyAV
+    carries: decoding, timestamps and colour conversion.
     """
     import av
 
-    versions = {name: metadata.version(name) for name in (*_LIBRARIES[modality], *beside)}
+    versions = {name: metadata.version(name) for name in (*LIBRARIES[modality], *beside)}
     for library in ("libavcodec", "libavformat", "libswscale"):
         versions[library] = ".".join(map(str, av.library_versions[library]))
     return dict(sorted(versions.items()))

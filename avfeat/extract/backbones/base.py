@@ -35,8 +35,16 @@ class Backbone(ABC):
     axes
         Alternatives of which one each can be chosen, the default first; ``""`` stands for a default
         that has no name.
+    decided_by
+        What decides on the unnamed default of each of `axes` in `adapted`: ``"data set"``,
+        ``"device"``, or ``""`` where nothing does. Empty: nothing on any.
     libraries
-        Packages beyond torch, torchvision and timm whose version the recipe should name.
+        Distributions, as pip names them, that rows depend on and whose version the recipe is to
+        name, beyond `avfeat.manifests.recipe.LIBRARIES` of the modality and the backbone's own
+        `distribution`.
+    distribution
+        Distribution that brought the class as a plugin; None for avfeat's own and for classes that
+        were registered at run time.
     chosen
         The choice on each axis.
     pooled
@@ -55,7 +63,9 @@ class Backbone(ABC):
 
     spec: BackboneSpec
     axes: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    decided_by: ClassVar[tuple[str, ...]] = ()
     libraries: ClassVar[tuple[str, ...]] = ()
+    distribution: str | None = None
 
     def __init__(self) -> None:
         """Take the defaults on every axis."""
@@ -74,6 +84,10 @@ class Backbone(ABC):
     def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
         """Return the spec of a choice on each of `axes`; its name does not matter."""
         raise NotImplementedError(f"{type(self).__name__} has axes and no specify")
+
+    def canonical(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the one choice, of all that give the same recipe, that names and stores go by."""
+        return chosen
 
     def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename and reshape the tensors of a published file onto the keys of `build`.
@@ -121,6 +135,8 @@ class Backbone(ABC):
     def adapted(self, *, untrimmed: bool, device: str) -> Backbone:
         """Return the variant for a kind of data set and of device; itself, as most do.
 
+        The name stays: what differs is in the recipe. `decided_by` says on what it depends.
+
         Parameters
         ----------
         untrimmed
@@ -140,6 +156,12 @@ class Backbone(ABC):
     def family(self) -> str:
         """Name without options."""
         return type(self).spec.name
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Distributions whose version the recipe names beyond those of every recipe."""
+        own = (self.distribution,) if self.distribution is not None else ()
+        return (*self.spec.input.libraries, *self.libraries, *own)
 
     @property
     def alternatives(self) -> tuple[tuple[str, ...], ...]:
@@ -179,9 +201,9 @@ class Backbone(ABC):
             else:
                 known = [*self.options, *self.spec.weights]
                 raise UnknownNameError(f"option of {self.family}", option, known)
-        twin.chosen = tuple(chosen)
+        twin.chosen = self.canonical(tuple(chosen))
         spec = self.specify(twin.chosen) if self.axes else type(self).spec
-        named = [c for c, axis in zip(chosen, self.axes, strict=True) if c != axis[0]]
+        named = [c for c, axis in zip(twin.chosen, self.axes, strict=True) if c != axis[0]]
         if twin.pooled:
             assert isinstance(spec.input, VisualInput)
             spec = replace(spec, pool=round(spec.input.fps))

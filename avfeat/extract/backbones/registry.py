@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import pkgutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TypeVar
 
 from avfeat.errors import UnknownNameError, UsageError
@@ -23,6 +25,8 @@ _LIBRARIES = {
 B = TypeVar("B", bound=Backbone)
 
 _backbones: dict[str, Backbone] = {}
+_broken: list[str] = []  # what is wrong with the plugins that could not be loaded
+_log = logging.getLogger(__name__)
 
 
 def register(cls: type[B]) -> type[B]:
@@ -55,14 +59,48 @@ def _discover() -> None:
     for module in pkgutil.iter_modules(package.__path__):
         if not module.ispkg:  # `nets` holds networks, which need torch
             importlib.import_module(f"{package.__name__}.{module.name}")
-    for plugin in entry_points(group=ENTRY_POINTS):
-        try:
-            plugin.load()
-        except ImportError as error:
-            raise UsageError(
-                f"backbone plugin {plugin.name!r} ({plugin.value}) cannot be imported: {error}; "
-                "repair or uninstall the package that brings it"
-            ) from error
+    _broken.clear()
+    plugins = sorted(entry_points(group=ENTRY_POINTS), key=lambda plugin: plugin.name)
+    for plugin in plugins:
+        wrong = _load(plugin, plugins)
+        if wrong is not None:
+            _broken.append(f"backbone plugin {plugin.name!r} {_origin(plugin)}: {wrong}")
+            _log.warning("%s; left out: repair or uninstall its package", _broken[-1])
+
+
+def _load(plugin: EntryPoint, plugins: Sequence[EntryPoint]) -> str | None:
+    """Register what a plugin brings, and say what is wrong with it if something is."""
+    before = dict(_backbones)
+    try:
+        loaded = plugin.load()
+        is_backbone = isinstance(loaded, type) and issubclass(loaded, Backbone)
+        if is_backbone and not any(type(known) is loaded for known in _backbones.values()):
+            register(loaded)
+    except Exception as error:  # noqa: BLE001 - somebody else's code must not stop what works
+        # What a failed import registered on its way is gone with its module.
+        for name in _backbones.keys() - before.keys():
+            if type(_backbones[name]).__module__ not in sys.modules:
+                del _backbones[name]
+        return f"{type(error).__name__}: {error}"
+    new = [backbone for name, backbone in _backbones.items() if name not in before]
+    # A plugin that imports another one registers that one's backbones too.
+    homes = {_top(one.module): one.dist for one in plugins}
+    for backbone in new:
+        dist = homes.get(_top(type(backbone).__module__), plugin.dist)
+        backbone.distribution = dist.name if dist is not None else None
+    brought = {_top(type(backbone).__module__) for backbone in _backbones.values()}
+    if not (is_backbone or new or _top(plugin.module) in brought):
+        return "it brings no backbone: it is none itself, and its module registers none"
+    return None
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _origin(plugin: EntryPoint) -> str:
+    package = f" of the package {plugin.dist.name} {plugin.dist.version}" if plugin.dist else ""
+    return f"({plugin.value}){package}"
 
 
 def names() -> list[str]:
@@ -84,9 +122,10 @@ def get(name: str) -> Backbone:
     Raises
     ------
     UnknownNameError
-        No backbone has that name, or it has no such option; the message offers the nearest one.
+        No backbone has that name, or it has no such option; the message offers the nearest one,
+        and tells of plugins that could not be loaded.
     UsageError
-        Options that exclude each other.
+        Options that exclude each other, or one that is empty.
 
     Examples
     --------
@@ -94,6 +133,10 @@ def get(name: str) -> Backbone:
     'openl3.music.6144'
     """
     _discover()
+    first, *options = name.split(".")
+    if first and "" in options:
+        meant = ".".join(filter(None, [first, *options]))
+        raise UsageError(f"backbone {name!r} has an empty option; is {meant!r} meant?")
     library, colon, model = name.partition(":")
     if colon:
         if library not in _LIBRARIES:
@@ -103,8 +146,8 @@ def get(name: str) -> Backbone:
     while base not in _backbones:
         base, dot, _ = base.rpartition(".")
         if not dot:
-            raise UnknownNameError("backbone", name, _backbones)
-    options = [option for option in name[len(base) :].split(".") if option]
+            raise UnknownNameError("backbone", name, _backbones, "; ".join(_broken))
+    options = name.removeprefix(base).split(".")[1:]
     return _backbones[base].variant(options) if options else _backbones[base]
 
 
@@ -117,7 +160,9 @@ def _from_library(library: str, model: str) -> Backbone:
     return backbone.variant([SECOND]) if pooled else backbone
 
 
-def select(which: str | Sequence[str], *, options: Sequence[str] = ()) -> list[Backbone]:
+def select(
+    which: str | Sequence[str], *, options: Mapping[str, str] | None = None
+) -> list[Backbone]:
     """Return the backbones asked for, by name and without duplicates.
 
     Parameters
@@ -125,14 +170,16 @@ def select(which: str | Sequence[str], *, options: Sequence[str] = ()) -> list[B
     which
         ``"all"``, names separated by commas, or a sequence of names.
     options
-        Chosen for each backbone that has them.
+        Options that are chosen for each backbone that has them; by option what it was asked for
+        with, for messages.
 
     Raises
     ------
     UnknownNameError
         A name is not registered.
     UsageError
-        Nothing was asked for, or no backbone has one of the options.
+        Nothing was asked for, or none of these backbones has one of the options; the message
+        names those that have it.
 
     Examples
     --------
@@ -146,10 +193,12 @@ def select(which: str | Sequence[str], *, options: Sequence[str] = ()) -> list[B
     if "all" in wanted:
         wanted = (wanted - {"all"}) | set(names())
     chosen = [get(name) for name in sorted(wanted)]
-    for option in options:
+    for option, asked in (options or {}).items():
         if not any(option in backbone.options for backbone in chosen):
+            having = [known for known in names() if option in _backbones[known].options]
             raise UsageError(
-                f"{option!r} is an option of none of {', '.join(b.spec.name for b in chosen)}"
+                f"{asked} does nothing for {', '.join(b.spec.name for b in chosen)}; backbones "
+                f"that have it: {', '.join(having) or 'none'}"
             )
         chosen = [b.variant([option]) if option in b.options else b for b in chosen]
     by_name = {backbone.spec.name: backbone for backbone in chosen}

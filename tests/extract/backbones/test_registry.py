@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from avfeat.errors import UnknownNameError, UsageError
 from avfeat.extract import backbones
-from avfeat.extract.backbones import AudioInput, BackboneSpec, Geometry, VisualInput, registry
+from avfeat.extract.backbones import AudioInput, BackboneSpec, Geometry, VisualInput
 
 # name: rows of a ten-second clip, shape of a row, default weights
 TABLE = {
@@ -107,6 +106,13 @@ def test_a_weights_tag_may_stand_in_a_name() -> None:
         ("vgg19.pool5.second", UnknownNameError, "option of vgg19.pool5"),
         ("vgg19", UnknownNameError, "Did you mean"),
         ("tim:resnet18", UnknownNameError, "Did you mean 'timm'"),
+        ("resnet152.", UsageError, "'resnet152.' has an empty option; is 'resnet152' meant"),
+        ("resnet152..map", UsageError, "is 'resnet152.map' meant"),
+        ("openl3.", UsageError, "empty option"),
+        ("vgg19.pool5.", UsageError, "is 'vgg19.pool5' meant"),
+        ("timm:test_resnet.", UsageError, "is 'timm:test_resnet' meant"),
+        ("torchvision:resnet18..second", UsageError, "is 'torchvision:resnet18.second' meant"),
+        (".resnet152", UnknownNameError, "unknown backbone"),
     ],
 )
 def test_wrong_options_are_refused(name: str, error: type[Exception], words: str) -> None:
@@ -115,10 +121,18 @@ def test_wrong_options_are_refused(name: str, error: type[Exception], words: str
 
 
 def test_options_are_chosen_for_those_that_have_them() -> None:
-    chosen = backbones.select("vggish,resnet152,polynet.second", options=["second"])
+    chosen = backbones.select(
+        "vggish,resnet152,polynet.second", options={"second": "--pool second"}
+    )
     assert [b.spec.name for b in chosen] == ["polynet.second", "resnet152.second", "vggish"]
-    with pytest.raises(UsageError, match="'16k' is an option of none of resnet152"):
-        backbones.select("resnet152", options=["16k"])
+    asked = {"16k": "--audio-rate 16000"}
+    with pytest.raises(UsageError) as caught:
+        backbones.select("resnet152,vggish", options=asked)
+    assert str(caught.value) == (
+        "--audio-rate 16000 does nothing for resnet152, vggish; backbones that have it: openl3"
+    )
+    with pytest.raises(UsageError, match=r"that have it: .*openl3_image, polynet, resnet152, sen"):
+        backbones.select("vggish", options={"second": "--pool second"})
 
 
 def test_i3d_takes_the_grid_of_the_data_set_and_the_flow_of_the_device() -> None:
@@ -206,18 +220,6 @@ def test_backbones_can_be_added_at_run_time(tiny: type[backbones.Backbone]) -> N
 
     with pytest.raises(UsageError, match="registered twice"):
         backbones.register(Impostor)
-
-
-def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = importlib.metadata.EntryPoint("zoo", "no_such_package:Net", registry.ENTRY_POINTS)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
-    registry._discover.cache_clear()
-    try:
-        with pytest.raises(UsageError, match=r"plugin 'zoo' \(no_such_package:Net\)"):
-            backbones.names()
-    finally:
-        monkeypatch.undo()
-        registry._discover.cache_clear()
 
 
 def test_a_spec_must_agree_with_its_input() -> None:
