@@ -245,10 +245,31 @@ def _short_licence(weights: list[dict[str, Any]]) -> str:
     return weights[0]["licence"].partition(" (")[0].partition(";")[0] if weights else ""
 
 
-def _alternatives(axis: list[str]) -> str:
-    """Write the alternatives of an axis, the default first: ``env (default) | music``."""
+def _alternatives(axis: list[str], decided_by: str) -> str:
+    """Write the alternatives of an axis, the default first.
+
+    >>> _alternatives(["env", "music"], "")
+    'env (default) | music'
+    >>> _alternatives(["", "map"], "")
+    '(default) | map'
+    >>> _alternatives(["", "centred", "chunks"], "data set")
+    '(default: by data set) | centred | chunks'
+    """
     default, *others = axis
-    return " | ".join([f"{default} (default)", *others] if default else others)
+    how = f"(default: by {decided_by})" if decided_by else "(default)"
+    return " | ".join([f"{default} {how}".lstrip(), *others])
+
+
+def _adaptation(record: dict[str, Any]) -> str:
+    """Write what another kind of data set or device changes.
+
+    >>> _adaptation({"for": "untrimmed videos", "rows_per_10s": 15, "fps": 25.0, "stride": 16})
+    '15 rows per 10 s, fps 25.0, stride 16'
+    """
+    words = {"rows_per_10s": "{} rows per 10 s", "gmacs_per_10s": "{:g} GMACs per 10 s"}
+    return ", ".join(
+        words.get(key, f"{key} {{}}").format(value) for key, value in record.items() if key != "for"
+    )
 
 
 def backbone(console: Console, record: dict[str, Any]) -> None:
@@ -268,7 +289,11 @@ def backbone(console: Console, record: dict[str, Any]) -> None:
         ("parameters", f"{record['parameters']:,}"),
         ("GMACs", f"{record['gmacs_per_10s']:g} per 10 s"),
         ("batch", _fields(record["batch_size"])),
-        ("options", "\n".join(map(_alternatives, record["options"])) or "none"),
+        *((f"on {one['for']}", _adaptation(one)) for one in record["adapted"]),
+        (
+            "options",
+            "\n".join(map(_alternatives, record["options"], record["decided_by"])) or "none",
+        ),
     ]
     for weights in record["weights"]:
         cached = "in the cache" if weights["cached"] else "not in the cache"

@@ -20,7 +20,11 @@ def describe_backbones() -> list[dict[str, Any]]:
 def describe(backbone: Backbone) -> dict[str, Any]:
     """Describe one backbone or variant; figures are per clip of ten seconds.
 
-    ``options`` are lists of alternatives, the default first, ``""`` where it has no name.
+    Figures are those of a set of ten-second clips on a CPU. ``adapted`` lists what is otherwise on
+    another kind of data set or device, if anything: ``for`` which, and the values there of
+    ``rows_per_10s``, ``gmacs_per_10s`` and the fields of ``sampling`` and ``preprocessing`` that
+    differ. ``options`` are lists of alternatives, the default first, ``""`` where it has no name;
+    ``decided_by`` says of each what decides on the default: ``"data set"``, ``"device"`` or ``""``.
     """
     spec = backbone.spec
     recipe = spec.recipe()
@@ -34,16 +38,45 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "row_shape": list(spec.row_shape),
         "rows_per_10s": spec.rows(_SECONDS),
         "parameters": spec.parameters,
-        "gmacs_per_10s": round(spec.input.items(_SECONDS) * spec.gmacs_per_item, 2),
+        "gmacs_per_10s": _gmacs(spec),
         "paper": spec.paper,
         "about": inspect.getdoc(type(backbone)) or "",
         "options": [list(axis) for axis in backbone.alternatives],
+        "decided_by": _decided_by(backbone),
+        "adapted": _adapted(backbone),
         "preprocessing": recipe["input"],
         "sampling": _sampling(spec),
         "pool": recipe.get("pool"),
         "batch_size": {"cpu": spec.cpu_batch, "cuda": spec.cuda_batch},
         "weights": [describe_weights(backbone.weights_entry(tag)) for tag in spec.weights],
     }
+
+
+def _gmacs(spec: BackboneSpec) -> float:
+    return round(spec.input.items(_SECONDS) * spec.gmacs_per_item, 2)
+
+
+def _decided_by(backbone: Backbone) -> list[str]:
+    axes = backbone.alternatives
+    return [*backbone.decided_by, *[""] * (len(axes) - len(backbone.decided_by))]
+
+
+def _adapted(backbone: Backbone) -> list[dict[str, Any]]:
+    usual = _figures(backbone.adapted(untrimmed=False, device="cpu").spec)
+    kinds = {"untrimmed videos": (True, "cpu"), "CUDA": (False, "cuda")}
+    found = []
+    for kind, (untrimmed, device) in kinds.items():
+        figures = _figures(backbone.adapted(untrimmed=untrimmed, device=device).spec)
+        changed = {key: value for key, value in figures.items() if value != usual[key]}
+        if changed:
+            found.append({"for": kind, **changed})
+    return found
+
+
+def _figures(spec: BackboneSpec) -> dict[str, Any]:
+    """Flatten what `Backbone.adapted` may change, under the names that `describe` has for it."""
+    settings = {"padding": 0} | spec.recipe()["input"] | (_sampling(spec) or {})
+    return {"rows_per_10s": spec.rows(_SECONDS), "gmacs_per_10s": _gmacs(spec), **settings}
 
 
 def _input(spec: BackboneSpec) -> str:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from avfeat.extract.backbones.spec import FLOW_METHODS
+
 if TYPE_CHECKING:
     import torch
 
-METHODS = ("tvl1-opencv", "tvl1-torch")
 MIN_SIDE = 16  # pixels; the coarsest level of TV-L1's pyramid is no smaller
 
-# Pairs at once, which changes the speed only. One pair's maps fit a processor's cache; a GPU is
-# kept busy by many; 64 of 256 x 341 should take about 2 GB.
+# Pairs at once, which changes the speed only. One pair's maps fit a processor's cache. A GPU is kept
+# busy by many: by all that `avfeat.extract.items` hands over, 17 frames at most; longer sequences of
+# other callers are cut to bound the memory.
 _PAIRS_CPU = 1
-_PAIRS_GPU = 64
+_PAIRS_GPU = 16
 
 
 def flow(
@@ -72,8 +74,8 @@ def flow(
     Either method computes in the calling thread alone, since clips are decoded in threads of their
     own. For that the first use sets OpenCV's number of threads to 1 for the whole process.
     """
-    if method not in METHODS:
-        raise ValueError(f"unknown flow method {method!r}; known: {', '.join(METHODS)}")
+    if method not in FLOW_METHODS:
+        raise ValueError(f"unknown flow method {method!r}; known: {', '.join(FLOW_METHODS)}")
     images = _grey(frames)
     if method == "tvl1-opencv":
         return _by_opencv(images)

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from avfeat.extract.flow import MIN_SIDE
+
 
 @dataclass(frozen=True)
 class TVL1:
@@ -57,7 +59,6 @@ class TVL1:
     step: float = 0.8
 
 
-MIN_SIDE = 16  # pixels; smaller levels are not built
 # Squared changes are summed as whole multiples of this many square pixels. Sums of whole numbers
 # are exact, hence the same in every order; where they get too large for that, far above any
 # threshold, order does not matter.

@@ -17,7 +17,8 @@ from PIL import Image
 
 from avfeat.extract import flow as flow_module
 from avfeat.extract import flow_torch
-from avfeat.extract.flow import METHODS, flow, normalise
+from avfeat.extract.backbones.spec import FLOW_METHODS
+from avfeat.extract.flow import flow, normalise
 from avfeat.extract.flow_torch import TVL1, median_5x5, tvl1
 from avfeat.extract.media import ClipReader, Window
 
@@ -26,7 +27,7 @@ EDGE = 10  # pixels at the border, into which things move that were not to be se
 Picture = NDArray[np.uint8]
 Field = NDArray[np.float32]
 
-methods = pytest.mark.parametrize("method", METHODS)
+methods = pytest.mark.parametrize("method", FLOW_METHODS)
 
 
 def grid(height: int = HEIGHT, width: int = WIDTH) -> tuple[Field, Field]:
@@ -269,7 +270,7 @@ def test_torch_finds_what_opencv_finds_in_real_clips(
     ],
 )
 def test_wrong_frames_are_refused(frames: Picture, named: str) -> None:
-    for method in METHODS:
+    for method in FLOW_METHODS:
         with pytest.raises(ValueError, match=named):
             flow(frames, method)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from avfeat.extract.backbones.base import Backbone
 from avfeat.extract.backbones.registry import register
-from avfeat.extract.backbones.spec import BackboneSpec, FlowMethod, Geometry, VisualInput
+from avfeat.extract.backbones.spec import FLOW_METHODS, BackboneSpec, Geometry, VisualInput
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,13 +30,14 @@ _CENTRED = VisualInput(
 )
 _CHUNKS = replace(_CENTRED, stride=16, padding=0, fps=25.0)
 _GRIDS = ("", "centred", "chunks")
-_METHODS: dict[str, FlowMethod] = {"tvl1_opencv": "tvl1-opencv", "tvl1_torch": "tvl1-torch"}
+_METHODS = {method.replace("-", "_"): method for method in FLOW_METHODS}
 
 
 class _I3D(Backbone):
     """What the streams share: the grid of windows, and the method of optical flow."""
 
     axes: ClassVar[tuple[tuple[str, ...], ...]] = (_GRIDS,)
+    decided_by: ClassVar[tuple[str, ...]] = ("data set",)
 
     def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
         """Return the spec of a choice of grid and, where there is flow, method and levels."""
@@ -82,11 +83,16 @@ class _I3D(Backbone):
 
 
 _FLOW_AXES = (_GRIDS, ("", *_METHODS), ("", "8bit"))
+_FLOW_DECIDED_BY = ("data set", "device", "")
 
 
 @register
 class I3DRGB(_I3D):
-    """Average pool of the RGB network: ``[N, 1024]``, non-negative."""
+    """Average pool of the RGB network: ``[N, 1024]``, non-negative.
+
+    Sets of ten-second clips get one row per second of 16 frames at 8 frames/s; untrimmed sets get
+    one row per 16 frames at 25 frames/s. ``centred`` and ``chunks`` insist on either.
+    """
 
     spec = BackboneSpec(
         name="i3d_rgb",
@@ -115,11 +121,13 @@ class I3DFlow(_I3D):
     """Average pool of the flow network: ``[N, 1024]``, non-negative.
 
     TV-L1 flow, clipped to 20 pixels per frame. It is OpenCV's on a CPU and a batched one in torch
-    on a GPU, unless ``tvl1_opencv`` or ``tvl1_torch`` says which; ``8bit`` rounds it to 256 levels,
-    as where it was kept in JPEG files.
+    on CUDA, unless ``tvl1_opencv`` or ``tvl1_torch`` says which; ``8bit`` rounds it to 256 levels,
+    as where it was kept in JPEG files. Rows are as those of ``i3d_rgb``: per second on sets of
+    ten-second clips, per 16 frames at 25 frames/s on untrimmed ones.
     """
 
     axes = _FLOW_AXES
+    decided_by = _FLOW_DECIDED_BY
     spec = replace(
         I3DRGB.spec,
         name="i3d_flow",
@@ -138,9 +146,14 @@ class I3DFlow(_I3D):
 
 @register
 class I3DTwoStream(_I3D):
-    """RGB (first 1024) and flow (last 1024) side by side: ``[N, 2048]``, non-negative."""
+    """RGB (first 1024) and flow (last 1024) side by side: ``[N, 2048]``, non-negative.
+
+    Options and rows are those of ``i3d_flow``: one per second on sets of ten-second clips, one per
+    16 frames at 25 frames/s on untrimmed ones; flow by OpenCV on a CPU and by torch on CUDA.
+    """
 
     axes = _FLOW_AXES
+    decided_by = _FLOW_DECIDED_BY
     spec = replace(
         I3DRGB.spec,
         name="i3d",

@@ -2,8 +2,10 @@
 
 Cramer et al., Look, Listen and Learn More, ICASSP 2019; weights of openl3 (CC BY 4.0). The network
 was trained on pixels in [-1, 1]. The openl3 library gives it those only for pictures of exactly 224
-x 224; its video path squashes frames to 256 x 256, crops, and divides by the largest value of the
-batch, so that the network sees [0, 1]. ``compat`` does that too, with 255 as the largest value.
+x 224; its video path has ffmpeg squash frames to 256 x 256 by its bicubic filter, crops, and divides
+by the largest value of the batch, so that the network sees [0, 1]. ``compat`` does that too, with
+255 as the largest value, and with Pillow's bicubic filter on RGB, where ffmpeg scales the planes of
+a video before they become RGB (docs/parity.md has the difference).
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class OpenL3Image(Backbone):
     """Last convolution, max-pooled: ``[N, 512]`` or ``[N, 8192]``; ``map``: not pooled.
 
     There is one image network per content and audio spectrogram that it was trained with.
+    ``compat`` gives it pictures as the openl3 library does those of a video: squashed to 256 x 256
+    (bicubic), cropped, in [0, 1], though it was trained on [-1, 1].
     """
 
     axes = (
@@ -58,10 +62,9 @@ class OpenL3Image(Backbone):
         else:
             spec = replace(spec, dim=int(size))
         if compat:
-            squashed = VisualInput(
-                Geometry((256, 256), crop=224), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
-            )
-            spec = replace(spec, input=squashed)
+            squashed = Geometry((256, 256), crop=224, interpolation="pil-bicubic")
+            black, white = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+            spec = replace(spec, input=VisualInput(squashed, mean=black, std=white))
         return spec
 
     def build(self) -> nn.Module:

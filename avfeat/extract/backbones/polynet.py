@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.maps import MapOption, unflattened
 from avfeat.extract.backbones.registry import register
 from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
 
@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 
 
 @register
-class PolyNet(Backbone):
+class PolyNet(MapOption):
     """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
 
-    axes = (("", "map"),)
     libraries = ("pretrainedmodels",)
     spec = BackboneSpec(
         name="polynet",
@@ -39,12 +38,7 @@ class PolyNet(Backbone):
         cpu_batch=4,
         cuda_batch=32,
     )
-
-    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
-        """Return the spec of the pooled features or of the map."""
-        if "map" not in chosen:
-            return type(self).spec
-        return replace(type(self).spec, layer="stage C, before the pool", map=(9, 9))
+    map_spec = replace(spec, layer="stage C, before the pool", map=(9, 9))
 
     def build(self) -> nn.Module:
         """Build pretrainedmodels' network without its classifier."""
@@ -55,7 +49,7 @@ class PolyNet(Backbone):
         net.last_linear = nn.Identity()
         if self.spec.map is not None:
             net.avg_pool = nn.Identity()
-            net.last_linear = nn.Unflatten(1, (self.spec.dim, *self.spec.map))
+            net.last_linear = unflattened(self.spec)
         return net
 
     def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

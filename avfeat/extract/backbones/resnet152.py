@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.maps import MapOption, unflattened
 from avfeat.extract.backbones.registry import register
 from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
 
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 
 @register
-class ResNet152(Backbone):
+class ResNet152(MapOption):
     """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
-
-    axes = (("", "map"),)
 
     spec = BackboneSpec(
         name="resnet152",
@@ -35,12 +33,7 @@ class ResNet152(Backbone):
         paper="He et al., CVPR 2016, arXiv:1512.03385",
         description="ImageNet-1k image features, one row per frame",
     )
-
-    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
-        """Return the spec of the pooled features or of the map."""
-        if "map" not in chosen:
-            return type(self).spec
-        return replace(type(self).spec, layer="layer4, before the pool", map=(7, 7))
+    map_spec = replace(spec, layer="layer4, before the pool", map=(7, 7))
 
     def build(self) -> nn.Module:
         """Build torchvision's network without its classifier."""
@@ -51,5 +44,5 @@ class ResNet152(Backbone):
         net.fc = nn.Identity()
         if self.spec.map is not None:
             net.avgpool = nn.Identity()
-            net.fc = nn.Unflatten(1, (self.spec.dim, *self.spec.map))  # forward flattened it
+            net.fc = unflattened(self.spec)
         return net

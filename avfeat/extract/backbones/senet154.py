@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.maps import MapOption
 from avfeat.extract.backbones.registry import register
 from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
 
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 
 @register
-class SENet154(Backbone):
+class SENet154(MapOption):
     """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
-
-    axes = (("", "map"),)
 
     spec = BackboneSpec(
         name="senet154",
@@ -37,12 +35,7 @@ class SENet154(Backbone):
         paper="Hu et al., CVPR 2018, arXiv:1709.01507",
         description="ImageNet-1k image features, one row per frame",
     )
-
-    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
-        """Return the spec of the pooled features or of the map."""
-        if "map" not in chosen:
-            return type(self).spec
-        return replace(type(self).spec, layer="layer4, before the pool", map=(7, 7))
+    map_spec = replace(spec, layer="layer4, before the pool", map=(7, 7))
 
     def build(self) -> nn.Module:
         """Build timm's network without its classifier."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 FPS = 8.0
 """Frames per second of a backbone that does not say otherwise (Tian et al., ECCV 2020)."""
 
 Interpolation = Literal["pil-bilinear", "pil-bicubic", "pil-lanczos", "pil-nearest", "cv2-linear"]
 FlowMethod = Literal["tvl1-opencv", "tvl1-torch"]
+FLOW_METHODS: tuple[FlowMethod, ...] = get_args(FlowMethod)
+FLOW_REVISIONS: dict[FlowMethod, int] = {"tvl1-torch": 1}
+"""Of avfeat's own methods: raised whenever one's numbers change, see `BackboneSpec.revision`."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -175,6 +178,8 @@ class VisualInput:
             settings["padding"] = self.padding
         if self.stream != "rgb":
             settings |= {"stream": self.stream, "flow": self.flow, "flow_bits": self.flow_bits}
+            if (revision := FLOW_REVISIONS.get(self.flow, 1)) > 1:
+                settings["flow_revision"] = revision
         if self.white != 1.0:
             settings["white"] = self.white
         return settings
@@ -267,6 +272,10 @@ class BackboneSpec:
         (height, width) of a row that is a map ``[height, width, dim]``; None for a vector.
     pool
         Consecutive items whose rows are averaged to one; incomplete groups at the end are dropped.
+    revision
+        Of code that computes rows and has no version of its own in the recipe: avfeat's ports of
+        networks and its front ends. Raised whenever their numbers change, so that rows of before
+        and after cannot meet in one store.
     """
 
     name: str
@@ -283,6 +292,7 @@ class BackboneSpec:
     cuda_batch: int = 64
     map: tuple[int, int] | None = None
     pool: int = 1
+    revision: int = 1
 
     def __post_init__(self) -> None:
         """Refuse a spec whose modality and input disagree."""
@@ -315,4 +325,6 @@ class BackboneSpec:
             settings["map"] = list(self.map)
         if self.pool > 1:
             settings["pool"] = {"items": self.pool, "by": "mean"}
+        if self.revision > 1:
+            settings["revision"] = self.revision
         return settings

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.maps import MapOption, unflattened
 from avfeat.extract.backbones.registry import register
 from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
 from avfeat.extract.weights.registry import WeightsEntry
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 
 @register
-class VGG19BN(Backbone):
-    """fc7 after its ReLU: ``[N, 4096]``; ``map``: the last pooled map. Non-negative."""
+class VGG19BN(MapOption):
+    """fc7 after its ReLU: ``[N, 4096]``; ``map``: the last convolution's. Non-negative.
 
-    axes = (("", "map"),)
+    The map is the one after the ReLU and before pool5, ``[N, 14, 14, 512]``: like the maps of the
+    other networks nothing has pooled it. AVE's 7 x 7 one is ``vgg19.pool5``, another network's.
+    """
 
     spec = BackboneSpec(
         name="vgg19_bn",
@@ -37,19 +39,14 @@ class VGG19BN(Backbone):
         paper="Simonyan and Zisserman, ICLR 2015, arXiv:1409.1556",
         description="ImageNet-1k image features, one row per frame",
     )
-
-    def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:
-        """Return the spec of fc7 or of the map."""
-        if "map" not in chosen:
-            return type(self).spec
-        return replace(
-            type(self).spec,
-            layer="pool5",
-            dim=512,
-            map=(7, 7),
-            parameters=20_035_392,
-            gmacs_per_item=19.508,
-        )
+    map_spec = replace(
+        spec,
+        layer="last convolution after ReLU, before pool5",
+        dim=512,
+        map=(14, 14),
+        parameters=20_035_392,
+        gmacs_per_item=19.508,
+    )
 
     def weights_entry(self, tag: str) -> WeightsEntry:
         """Leave out the linear layers of the file for the map."""
@@ -65,5 +62,8 @@ class VGG19BN(Backbone):
         # Linear, ReLU, Dropout, Linear, ReLU | Dropout, Linear; dropout does nothing in inference.
         net.classifier = nn.Sequential(*list(net.get_submodule("classifier").children())[:5])
         if self.spec.map is not None:
-            net.classifier = nn.Unflatten(1, (self.spec.dim, *self.spec.map))  # it was flattened
+            *layers, _pool5 = net.get_submodule("features").children()
+            net.features = nn.Sequential(*layers)
+            net.avgpool = nn.Identity()
+            net.classifier = unflattened(self.spec)
         return net

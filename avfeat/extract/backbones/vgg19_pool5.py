@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from avfeat.extract.backbones.base import Backbone
+from avfeat.extract.backbones.maps import unflattened
 from avfeat.extract.backbones.registry import register
 from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
 from avfeat.extract.weights.registry import WeightsEntry, entry
@@ -48,11 +49,10 @@ class VGG19Pool5(Backbone):
 
     def build(self) -> nn.Module:
         """Build torchvision's network without its classifier."""
-        from torch import nn
         from torchvision.models import vgg19
 
         net: nn.Module = vgg19(weights=None, init_weights=False)
-        net.classifier = nn.Unflatten(1, (512, 7, 7))  # forward flattens the map
+        net.classifier = unflattened(self.spec)
         return net
 
     def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 class VGGish(Backbone):
     """The 128-d embedding after its ReLU: ``[N, 128]``, non-negative.
 
-    ``audioset_pca8``: examples every 0.96 s, PCA, clipped to [-2, 2], truncated to 0, 1, … 255.
+    ``audioset_pca8``: PCA, clipped to [-2, 2], truncated to 0, 1, … 255, of examples every 0.96 s,
+    as AudioSet's are: it means ``tf_frames`` too.
     """
 
     axes = (("", "tf_frames"), ("", "pre_activation", "audioset_pca8"))
@@ -64,6 +65,11 @@ class VGGish(Backbone):
             layer = "fc 128 after ReLU, PCA, 8 bits"
             spec = replace(spec, layer=layer, weights=("audioset_pca8",))
         return spec
+
+    def canonical(self, chosen: tuple[str, ...]) -> tuple[str, ...]:
+        """Leave out the framing where the second choice implies it."""
+        frames, after = chosen
+        return ("" if after == "audioset_pca8" else frames, after)
 
     def build(self) -> nn.Module:
         """Build the network with the key names of torchvggish."""

@@ -46,7 +46,9 @@ def torchvision_vgg19_bn(state: State) -> nn.Module:
 
 
 def torchvision_vgg19_bn_map(state: State) -> nn.Module:
-    return nn.Sequential(_with(tvm.vgg19_bn, state).features, ChannelsLast())
+    *layers, pool5 = _with(tvm.vgg19_bn, state).features
+    assert isinstance(pool5, nn.MaxPool2d)
+    return nn.Sequential(*layers, ChannelsLast())
 
 
 def cadene_vgg19_bn(state: State) -> nn.Module:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import cv2
 import librosa
 import numpy as np
 import pretrainedmodels
 import pytest
 import torch
+from av.video.reformatter import Interpolation
 from munch import munchify
 from numpy.typing import NDArray
 from parity_cases import calibrated, noisy
@@ -72,6 +74,21 @@ def scaled(low: float, *steps: object) -> Pipeline:
     return pipeline
 
 
+def squashed_by_ffmpeg(rgb: Picture) -> Tensor:
+    """Squashed to 256 x 256 by FFmpeg's scaler, then cut as openl3 does."""
+    frame = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(
+        256, 256, interpolation=Interpolation.BICUBIC
+    )
+    top = 256 // 2 - 224 // 2
+    pixels = frame.to_ndarray()[top : top + 224, top : top + 224]
+    return torch.from_numpy(pixels.astype(np.float64) / 255).movedim(-1, 0)
+
+
+# Grey levels; the pixels are the same bytes, and what is left is float32 arithmetic. Pillow's
+# bicubic kernel is another one (a = -0.5) than FFmpeg's (-0.6), which is a deviation.
+ALLOWED = {"openl3_image.compat": (5.0, 0.8)}
+EXACT = (1e-3, 1e-3)
+
 KINETICS = tvt.Normalize((0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989))
 CROPPED = (tvt.Resize(256), tvt.CenterCrop(224))
 PIPELINES: dict[str, tuple[str, Pipeline]] = {
@@ -89,10 +106,8 @@ PIPELINES: dict[str, tuple[str, Pipeline]] = {
     ),
     "vgg19.pool5": ("opencv-contrib-python-headless: resize, Keras' formula", ave),
     "openl3_image": ("torchvision: transforms, 2x - 1", scaled(-1.0, *CROPPED)),
-    "openl3_image.compat": (
-        "torchvision: transforms, x",
-        scaled(0.0, tvt.Resize((256, 256)), tvt.CenterCrop(224)),
-    ),
+    # What moviepy has ffmpeg do, but for the planes of YUV, of which these pictures know nothing.
+    "openl3_image.compat": ("av: swscale's bicubic, x", squashed_by_ffmpeg),
     "i3d_rgb": ("torchvision: transforms, 2x - 1", scaled(-1.0, *CROPPED)),
 }
 
@@ -117,8 +132,9 @@ def test_pictures_equal_the_published_pipelines(name: str) -> None:
         worst.append(((found[0] - expected).abs() * step).flatten())
     levels = torch.cat(worst)
     record_input(name, label, levels, "grey levels")
-    # The pixels are the same bytes; what is left is float32 arithmetic.
-    assert levels.max() <= 1e-3
+    most, mean = ALLOWED.get(name, EXACT)
+    assert levels.max() <= most
+    assert levels.mean() <= mean
 
 
 def test_frames_of_a_snippet_stay_in_order() -> None:

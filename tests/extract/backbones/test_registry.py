@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from avfeat.errors import UnknownNameError, UsageError
 from avfeat.extract import backbones
 from avfeat.extract.backbones import AudioInput, BackboneSpec, Geometry, VisualInput
+from avfeat.extract.backbones.spec import FLOW_REVISIONS
 
 # name: rows of a ten-second clip, shape of a row, default weights
 TABLE = {
@@ -57,7 +59,7 @@ def test_rows_of_a_ten_second_clip(name: str) -> None:
         ("resnet152.map", 80, (7, 7, 2048)),
         ("senet154.map", 80, (7, 7, 2048)),
         ("polynet.map", 80, (9, 9, 2048)),
-        ("vgg19_bn.map", 80, (7, 7, 512)),
+        ("vgg19_bn.map", 80, (14, 14, 512)),
         ("openl3_image.map", 80, (28, 28, 512)),
         ("openl3_image.8192", 80, (8192,)),
         ("resnet152.second", 10, (2048,)),
@@ -81,13 +83,25 @@ def test_variants_have_one_name_and_one_recipe_each() -> None:
         backbones.get("openl3.frontend_a.env.512.48k.mel256").spec == backbones.get("openl3").spec
     )
     assert backbones.get("openl3.16k.linear.music").spec.name == "openl3.music.linear.16k"
-    every = ["openl3", "openl3.music", "openl3.mel128", "openl3.linear", "openl3.6144"]
-    every += ["openl3.frontend_b", "openl3.frontend_c", "openl3.hop_100ms", "openl3.16k"]
-    every += ["i3d", "i3d.chunks", "i3d.tvl1_torch", "i3d.8bit", "vggish.pre_activation"]
-    every += ["vggish", "vggish.tf_frames", "vggish.audioset_pca8", "openl3_image.compat"]
-    found = [json.dumps(backbones.get(name).spec.recipe() | {"name": ""}) for name in every]
-    weights = [backbones.get(name).spec.weights for name in every]
-    assert len({*zip(found, weights, strict=True)}) == len(every)
+    pca8 = backbones.get("vggish.tf_frames.audioset_pca8")
+    assert pca8.spec == backbones.get("vggish.audioset_pca8").spec
+    assert pca8.chosen == backbones.get("vggish.audioset_pca8").chosen
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_every_combination_of_options_has_a_recipe_of_its_own(family: str) -> None:
+    """Or the name of the other combination with the same one, so that there is one store."""
+    backbone = backbones.get(family)
+    names = {}
+    for chosen in itertools.product(*backbone.alternatives):
+        variant = backbone.variant(list(filter(None, chosen)))
+        assert backbones.get(variant.spec.name).spec == variant.spec
+        kinds = itertools.product((False, True), ("cpu", "cuda"))
+        recipes = [variant.adapted(untrimmed=u, device=d).spec.recipe() for u, d in kinds]
+        rates = [getattr(variant.spec.input, "fps", None), variant.spec.weights]
+        known = json.dumps([[r | {"name": ""} for r in recipes], rates])
+        assert names.setdefault(known, variant.spec.name) == variant.spec.name
+    assert len(set(names.values())) == len(names)
 
 
 def test_a_weights_tag_may_stand_in_a_name() -> None:
@@ -193,6 +207,21 @@ def test_the_recipe_tells_every_change_of_preprocessing() -> None:
     for field, value in changes.items():
         other = dataclasses.replace(spec, input=dataclasses.replace(spec.input, **{field: value}))
         assert other.recipe() != spec.recipe(), field
+
+
+def test_a_revision_is_in_the_recipe_once_there_is_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stores that exist were made by the first, and are to go on."""
+    spec = backbones.get("i3d_flow.tvl1_torch").spec
+    plain = spec.recipe()
+    assert "revision" not in plain and "flow_revision" not in plain["input"]
+    assert dataclasses.replace(spec, revision=2).recipe() == plain | {"revision": 2}
+    monkeypatch.setitem(FLOW_REVISIONS, "tvl1-torch", 2)
+    assert spec.recipe()["input"] == plain["input"] | {"flow_revision": 2}
+    other = backbones.get("i3d_flow.tvl1_opencv").spec.recipe()
+    assert "flow_revision" not in other["input"]
+    assert "flow_revision" not in backbones.get("i3d_rgb").spec.recipe()["input"]
 
 
 def test_select_takes_lists_and_drops_duplicates() -> None:

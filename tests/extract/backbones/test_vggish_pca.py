@@ -47,6 +47,16 @@ def steps(parameters: dict[str, np.ndarray], embeddings: Tensor) -> np.ndarray:
     return found
 
 
+def test_bf16_around_it_changes_no_level(net: VGGishPCA, embeddings: Tensor) -> None:
+    """Of the same embeddings: 8 significant bits would not tell 256 levels apart."""
+    halves = embeddings.bfloat16()
+    expected = net(halves.float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = net(halves)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+
+
 def test_levels_are_the_formulas(
     net: VGGishPCA, parameters: dict[str, np.ndarray], embeddings: Tensor
 ) -> None:

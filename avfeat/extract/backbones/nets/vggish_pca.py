@@ -40,8 +40,13 @@ class VGGishPCA(nn.Module):
         self.register_buffer("pca_means", torch.zeros(DIM, 1))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Post-process embeddings."""
-        whitened = (embeddings - self.pca_means.T) @ self.pca_eigen_vectors.T
+        """Post-process embeddings, at the parameters' precision also within autocast.
+
+        bf16 has 8 significant bits, which are no 256 levels.
+        """
+        with torch.autocast(embeddings.device.type, enabled=False):
+            centred = embeddings.to(self.pca_means.dtype) - self.pca_means.T
+            whitened = centred @ self.pca_eigen_vectors.T
         steps = (whitened.clamp(-LIMIT, LIMIT) + LIMIT) * (LEVELS / (2 * LIMIT))
         return steps.floor()
 
