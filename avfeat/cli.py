@@ -139,11 +139,30 @@ def cli(ctx: click.Context) -> None:
     "--batch-size", default="auto", show_default=True, help="Items per forward pass, or auto."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "torch", "openvino"]),
+    default="auto",
+    show_default=True,
+    help="What runs the networks; auto is openvino on a CPU where it is installed, else torch.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="fp32 and, where the processor has it, bf16; on CUDA tf32 and fp16 too.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
-    help="Decoding threads.  [default: by the number of cores]",
+    help="Clips decoded at once.  [default: by the number of cores]",
+)
+@click.option(
+    "--isolate/--no-isolate",
+    default=True,
+    help="Decode in processes of their own: a file that crashes or hangs FFmpeg costs one clip."
+    "  [default: isolate]",
 )
 @click.option(
     "--unit-clips",
@@ -157,6 +176,7 @@ def cli(ctx: click.Context) -> None:
     is_flag=True,
     help="Go on in a store made with other library versions (recorded).",
 )
+@click.option("--profile", is_flag=True, help="Say what each stage of the pipeline took.")
 @click.option("--dry-run", is_flag=True, help="Print the plan; write and fetch nothing.")
 @json_option("extract", "Results as JSON on stdout.")
 @verbose_option
@@ -232,6 +252,8 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
         print_json(result)
     else:
         render.run(results_console(), result)
+        if options["profile"]:
+            render.stages(results_console(), result)
     if report.interrupted:
         ctx.exit(stop.exit_code)
     ctx.exit(3 if result["failed"] else 0)
@@ -249,15 +271,18 @@ def _asked(options: dict[str, Any]) -> dict[str, str]:
 
 def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -> Settings:
     from avfeat.errors import UsageError
+    from avfeat.extract.engines import check_precision
     from avfeat.extract.plan import Settings
 
     batch_size = options["batch_size"]
+    device = session.resolve_device(options["device"])
     if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
         raise UsageError(f"--batch-size {batch_size!r}: neither auto nor a positive number")
     return Settings(
         out=options["out"],
-        device=session.resolve_device(options["device"]),
-        precision=options["precision"],
+        device=device,
+        engine=options["engine"],
+        precision=check_precision(options["precision"], device=device),
         batch_size=None if batch_size == "auto" else int(batch_size),
         unit_clips=options["unit_clips"],
         sampling=session.check_sampling(options["sampling"] or default_sampling),
@@ -268,6 +293,7 @@ def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -
         retry_failed=options["retry_failed"],
         strict=options["strict"],
         allow_drift=options["allow_drift"],
+        isolate=options["isolate"],
     )
 
 

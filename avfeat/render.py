@@ -102,6 +102,33 @@ def _fields(values: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
+def stages(console: Console, result: dict[str, Any]) -> None:
+    """Print what each stage of a run took."""
+    wall = max(result["seconds"], 1e-9)
+    table(
+        console,
+        f"stages, {wall:.1f} s in all",
+        ("stage", "items #", "items/s #", "busy #", "waits for input #", "for room #", "queue #"),
+        [
+            (
+                name,
+                str(stage["items"]),
+                f"{stage['items'] / wall:.1f}",
+                *(
+                    f"{stage[key] / wall:.0%}"
+                    for key in ("busy_seconds", "starved_seconds", "blocked_seconds")
+                ),
+                f"{stage['queue_fill']:.0%}",
+            )
+            for name, stage in result["stages"].items()
+        ],
+    )
+    console.print(
+        "busy and waiting: of the wall time, summed over a stage's threads; queue: how full the "
+        "stage found its input. decode counts frames and blocks of sound, write batches."
+    )
+
+
 def run(console: Console, result: dict[str, Any]) -> None:
     """Print what a run of extract came to."""
     grid = Table.grid(padding=(0, 2))
@@ -142,7 +169,7 @@ def plan(console: Console, summary: dict[str, Any]) -> None:
     table(
         console,
         "plan",
-        ("store", "clips #", "units #", "rows #", "bytes #", "batch #", "weights"),
+        ("store", "clips #", "units #", "rows #", "bytes #", "batch #", "engine", "weights"),
         [
             (
                 entry["store"],
@@ -151,11 +178,15 @@ def plan(console: Console, summary: dict[str, Any]) -> None:
                 entry["rows"],
                 size(entry["bytes"]),
                 entry["batch_size"],
+                entry["engine"]["name"],
                 _weights(entry["weights"]),
             )
             for entry in summary["stores"]
         ],
     )
+    reasons = {(entry["engine"]["name"], entry["engine"]["reason"]) for entry in summary["stores"]}
+    for name, reason in sorted(reasons):
+        console.print(f"engine {name}: {reason}", soft_wrap=True, markup=False)
     for entry in summary["stores"]:
         record = entry["weights"]
         if not record["at_hand"]:
@@ -302,6 +333,7 @@ def backbone(console: Console, record: dict[str, Any]) -> None:
             ("  trained on", weights["trained_on"]),
             ("  licence", weights["licence"]),
             ("  cite", weights["citation"]),
+            *(("  damaged", problem) for problem in weights["problems"]),
         ]
         for source in weights["sources"]:
             size_mib = f", {source['size_mib']:.0f} MiB" if source["size_mib"] else ""
@@ -323,10 +355,13 @@ def weights(console: Console, records: list[dict[str, Any]]) -> None:
         parts = " + ".join(record["parts"].values())
         sources = [] if parts else record["sources"]
         first, *others = sources or [{"file": parts, "size_mib": None, "digest": ""}]
-        licence, cached = record["licence"], "yes" if record["cached"] else "no"
+        cached = "damaged" if record["problems"] else "yes" if record["cached"] else "no"
+        licence = record["licence"]
         rows.append((record["name"], *_source(first), licence, cached))
         rows += [("", *_source(other), "", "") for other in others]
     table(console, "weights", ("name", "file", "MiB", "digest", "licence", "cached"), rows)
+    for problem in dict.fromkeys(p for record in records for p in record["problems"]):
+        console.print(Text(problem, "yellow"), soft_wrap=True)
 
 
 def _source(source: dict[str, Any]) -> tuple[str, str, str]:

@@ -40,6 +40,8 @@ def avfeat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AVFEAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("AVFEAT_DATA", raising=False)
+    # Most tests are not about it, and each process takes half a second to start.
+    monkeypatch.setenv("AVFEAT_EXTRACT_ISOLATE", "0")
     return Cli()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from avfeat.manifests.clips import Clip, ClipManifest, Outcome
 from avfeat.manifests.recipe import Recipe
+from avfeat.stores.unitrows import UnitRows
 from avfeat.stores.writer import StoreWriter
 
 DIM = 3
@@ -73,12 +74,19 @@ def make_writer(
     )
 
 
+def commit(writer: StoreWriter, rows: UnitRows, outcomes: Mapping[int, Outcome]) -> None:
+    """Commit a unit; `outcomes` by clip index."""
+    first = writer.layout.unit_range(rows.unit).start
+    settled = {index - first: outcome for index, outcome in outcomes.items()}
+    writer.adopt(writer.unit(rows.unit).commit(rows, settled))
+
+
 def fill_unit(writer: StoreWriter, unit: int, lengths: Mapping[int, int]) -> None:
     """Commit a unit: rows for the clips of `lengths` (by index), the others as they are.
 
     Length 0 makes a clip missing, length -1 failed.
     """
-    with writer.unit_rows(unit) as rows:
+    with writer.unit(unit).rows() as rows:
         outcomes = {}
         for index, length in lengths.items():
             clip = writer.clips[index]
@@ -99,7 +107,7 @@ def fill_unit(writer: StoreWriter, unit: int, lengths: Mapping[int, int]) -> Non
                 outcomes[index] = Outcome("missing", message="no media found")
             else:
                 outcomes[index] = Outcome("failed", "not_media", "not a video")
-        writer.commit(rows, outcomes)
+        commit(writer, rows, outcomes)
 
 
 def make_store(

@@ -1,9 +1,10 @@
-"""Batches of one fixed shape, packed across the clips of a unit."""
+"""Batches of one fixed shape, packed across the clips of a unit, and what becomes of their rows."""
 
 from __future__ import annotations
 
-import time
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,83 +14,112 @@ from avfeat.stores.unitrows import UnitRows
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Batcher:
-    """Collects a unit's items for one backbone and runs them through the network.
+class Part(NamedTuple):
+    """Items that follow one another in a batch: position of their clip in the unit, and times."""
 
-    Every forward pass sees `batch_size` items; the last batch of a unit is padded. So a unit's
-    rows depend on its clips and the recipe alone.
+    position: int
+    times: np.ndarray
+
+
+class Batch(NamedTuple):
+    """What one forward pass takes.
+
+    Attributes
+    ----------
+    backbone
+        Name of the backbone.
+    items
+        [batch_size, *item_shape]; zeros after the last part.
+    parts
+        Whose items these are, in order.
+    """
+
+    backbone: str
+    items: np.ndarray
+    parts: tuple[Part, ...]
+
+    @property
+    def used(self) -> int:
+        """Items that are not padding."""
+        return sum(len(part.times) for part in self.parts)
+
+
+class Packer:
+    """Packs a unit's items for one backbone into batches.
+
+    Every batch has `batch_size` items; the last one of a unit is padded. So a unit's rows depend on
+    its clips and the recipe alone.
+    """
+
+    def __init__(self, backbone: str, batch_size: int) -> None:
+        self._backbone = backbone
+        self._size = batch_size
+        self._waiting: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
+        self._count = 0
+
+    def add(self, position: int, items: np.ndarray, times: np.ndarray) -> list[Batch]:
+        """Add items of the clip at `position` in the unit; return the batches that are full."""
+        self._waiting.append((position, items, times))
+        self._count += len(items)
+        return [self._pack() for _ in range(self._count // self._size)]
+
+    def finish(self) -> list[Batch]:
+        """Return what is left, padded to a whole batch."""
+        return [self._pack()] if self._count else []
+
+    def _pack(self) -> Batch:
+        parts: list[Part] = []
+        batch = np.empty((self._size, *self._waiting[0][1].shape[1:]), self._waiting[0][1].dtype)
+        filled = 0
+        while self._waiting and filled < self._size:
+            position, items, times = self._waiting.popleft()
+            room = self._size - filled
+            if len(items) > room:
+                self._waiting.appendleft((position, items[room:], times[room:]))
+                items, times = items[:room], times[:room]
+            batch[filled : filled + len(items)] = items
+            filled += len(items)
+            parts.append(Part(position, times))
+        batch[filled:] = 0
+        self._count -= filled
+        return Batch(self._backbone, batch, tuple(parts))
+
+
+class RowSink:
+    """Takes the rows of a unit's batches, in order, and lays them down by clip.
 
     Parameters
     ----------
-    forward
-        Items [batch_size, ...] to float32 rows [batch_size, *row_shape].
-    batch_size
-        Items per forward pass.
     rows
-        Where rows go.
+        Where they go.
     pool
         Consecutive items of a clip whose rows are averaged to one row; an incomplete group at the
         end of a clip gives none.
 
     Attributes
     ----------
-    seconds, padded
-        Time spent in `forward`, and items that were only padding.
     not_finite
         Positions of clips with a NaN or an infinity in their rows.
     """
 
-    def __init__(self, forward: Forward, batch_size: int, rows: UnitRows, *, pool: int = 1) -> None:
-        self.seconds = 0.0
-        self.padded = 0
+    def __init__(self, rows: UnitRows, *, pool: int = 1) -> None:
+        self.rows = rows
         self.not_finite: set[int] = set()
-        self._forward = forward
-        self._batch_size = batch_size
-        self._rows = rows
         self._pool = pool
         # Of each clip with an incomplete group: its rows and their times.
         self._groups: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._waiting: list[tuple[int, np.ndarray, np.ndarray]] = []
-        self._count = 0
 
-    def add(self, position: int, items: np.ndarray, times: np.ndarray) -> None:
-        """Add items of the clip at `position` in the unit, and run the batches that are full."""
-        self._waiting.append((position, items, times))
-        self._count += len(items)
-        while self._count >= self._batch_size:
-            self._run()
-
-    def flush(self) -> None:
-        """Run what is left, padded to a whole batch."""
-        if self._count:
-            self._run()
-
-    def _run(self) -> None:
-        taken: list[tuple[int, np.ndarray, np.ndarray]] = []
-        room = self._batch_size
-        while self._waiting and room:
-            position, items, times = self._waiting.pop(0)
-            taken.append((position, items[:room], times[:room]))
-            if len(items) > room:
-                self._waiting.insert(0, (position, items[room:], times[room:]))
-            room -= len(taken[-1][1])
-        self._count -= self._batch_size - room
-        batch = np.concatenate([items for _, items, _ in taken])
-        if room:
-            self.padded += room
-            batch = np.concatenate([batch, np.zeros((room, *batch.shape[1:]), dtype=batch.dtype)])
-        started = time.perf_counter()
-        rows = self._forward(torch.from_numpy(batch)).numpy()
-        self.seconds += time.perf_counter() - started
+    def add(self, rows: np.ndarray, parts: tuple[Part, ...]) -> None:
+        """Add the float32 rows of a batch; those after its last part are padding."""
         first = 0
-        for position, items, times in taken:
-            part = rows[first : first + len(items)]
-            first += len(items)
+        for position, times in parts:
+            part = rows[first : first + len(times)]
+            first += len(times)
             if not np.isfinite(part).all():
                 self.not_finite.add(position)
             if self._pool > 1:
                 part, times = self._pooled(position, part, times)
-            self._rows.append(position, part, times)
+            self.rows.append(position, part, times)
 
     def _pooled(
         self, position: int, rows: np.ndarray, times: np.ndarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,16 @@ from avfeat.errors import MediaError
 from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, VisualInput
 from avfeat.extract.items import Cutter, VisualItems
 from avfeat.extract.media import ClipReader, Rate, Sampling, locate_window
-from avfeat.extract.media.types import Window
+from avfeat.extract.media.types import Frame, Window
+from avfeat.extract.stages import Behind, Figures
 from avfeat.manifests.clips import Clip, Outcome
 
 #: This many seconds of a stream may be missing without the clip counting as degraded: one sampling
 #: period at 8 frames per second.
 SHORT_TOLERANCE = 0.125
+
+#: Decoded frames that may wait to be resized; bounds memory.
+_FRAMES_WAITING = 8
 
 
 class Chunk(NamedTuple):
@@ -69,18 +73,43 @@ class ClipJob:
     rule: str
     device: str = "cpu"
 
+    def failed(self, kind: str, message: str) -> dict[str, Outcome]:
+        """Return the outcomes of a clip that nothing more is known about."""
+        outcome = Outcome("failed", kind, f"{self.path.name}: {message}", media=self.media)
+        return {spec.name: outcome for spec in self.specs}
+
 
 @dataclass(slots=True)
-class DecodeTimes:
-    """Seconds spent on one clip: decoding (with colour conversion), and geometry."""
+class ClipFigures:
+    """What one clip, or all of them, took.
 
-    decode: float = 0.0
-    transform: float = 0.0
+    Attributes
+    ----------
+    decode
+        Demuxing and decoding; items are frames sampled, and blocks of sound.
+    geometry
+        Resizing, cropping and optical flow, in a thread beside; items are those of all backbones.
+    reading
+        Since when (`time.monotonic`) the decoder is at work without having given anything; None
+        while something else goes on.
+    """
+
+    decode: Figures = field(default_factory=Figures)
+    geometry: Figures = field(default_factory=Figures)
+    reading: float | None = None
+
+    def add(self, other: ClipFigures) -> None:
+        """Add those of another clip."""
+        self.decode.add(other.decode)
+        self.geometry.add(other.geometry)
 
 
-def decode(
-    job: ClipJob, emit: Callable[[Chunk], None], times: DecodeTimes | None = None
-) -> dict[str, Outcome]:
+Emit = Callable[[Chunk], None]
+Decode = Callable[[ClipJob, Emit, ClipFigures], dict[str, Outcome]]
+"""What `decode` is, and what runs it elsewhere."""
+
+
+def decode(job: ClipJob, emit: Emit, figures: ClipFigures | None = None) -> dict[str, Outcome]:
     """Decode a clip once and emit every backbone's items, in order.
 
     Parameters
@@ -88,9 +117,9 @@ def decode(
     job
         What to decode.
     emit
-        Called with each chunk; audio first, then video.
-    times
-        Filled with the seconds spent.
+        Called with each chunk, audio first, then video; by one thread at a time.
+    figures
+        Filled with what it took.
 
     Returns
     -------
@@ -98,7 +127,7 @@ def decode(
         Backbone name to outcome. `Outcome.rows` is left at 0: the engine counts rows. A clip that
         cannot be decoded is an outcome, never an exception.
     """
-    decoding = _Decoding(job, emit, times or DecodeTimes())
+    decoding = _Decoding(job, emit, figures or ClipFigures())
     decoding.run()
     return decoding.outcomes
 
@@ -106,12 +135,11 @@ def decode(
 class _Decoding:
     """The state of `decode`: one clip, what is known of its file, and the outcomes so far."""
 
-    def __init__(self, job: ClipJob, emit: Callable[[Chunk], None], times: DecodeTimes) -> None:
+    def __init__(self, job: ClipJob, emit: Emit, figures: ClipFigures) -> None:
         self.outcomes: dict[str, Outcome] = {}
         self._job = job
         self._emit_chunk = emit
-        self._times = times
-        self._waited = 0.0
+        self._figures = figures
         #: Of the media file; part of every outcome.
         self._facts: dict[str, Any] = {"media": job.media}
 
@@ -122,6 +150,7 @@ class _Decoding:
         try:
             self._facts["media_bytes"] = path.stat().st_size
             self._facts["media_sha256"] = sha256_file(path)
+            self._figures.reading = time.monotonic()
             with ClipReader(path) as reader:
                 self._facts["media_duration"] = reader.info.duration or 0.0
                 if not math.isfinite(clip.seconds):
@@ -135,9 +164,10 @@ class _Decoding:
         except OSError as error:
             message = f"{path.name}: {error.strerror or error}"
             self._fail(self._job.specs, MediaError("io", message))
-        # Handing over may wait for the model; that is no time of decoding.
-        elapsed = time.perf_counter() - started
-        self._times.decode += elapsed - self._times.transform - self._waited
+        self._figures.reading = None
+        # Handing over may wait for the stages that follow; that is no time of decoding.
+        spent = self._figures.decode
+        spent.busy += time.perf_counter() - started - spent.blocked
 
     def _fail(self, specs: Sequence[BackboneSpec], error: MediaError) -> None:
         """Settle those of `specs` that have no outcome yet."""
@@ -193,11 +223,13 @@ class _Decoding:
         )
         self.outcomes |= {spec.name: outcome for spec in specs}
 
-    def _emit(self, name: str, items: np.ndarray, times: np.ndarray) -> None:
+    def _emit(self, figures: Figures, name: str, items: np.ndarray, times: np.ndarray) -> None:
+        """Emit items, from the stage that `figures` are of."""
         if len(items):
             started = time.perf_counter()
             self._emit_chunk(Chunk(name, items, times))
-            self._waited += time.perf_counter() - started
+            figures.blocked += time.perf_counter() - started
+            self._figures.geometry.items += len(items)
 
     def _read_audio(
         self, reader: ClipReader, window: Window, inputs: dict[str, AudioInput]
@@ -209,10 +241,14 @@ class _Decoding:
             for name, wanted in inputs.items()
         }
         for block in reader.audio(set(rates.values()), window=window):
+            self._figures.reading = None
+            self._figures.decode.items += 1
             for name, wanted in inputs.items():
                 first, items = cutters[name].push(block[rates[name]])
                 starts = first + wanted.hop * np.arange(len(items))
-                self._emit(name, items, (starts + wanted.window / 2) / wanted.rate)
+                middles = (starts + wanted.window / 2) / wanted.rate
+                self._emit(self._figures.decode, name, items, middles)
+            self._figures.reading = time.monotonic()
         return reader.report.corrupt_frames, reader.report.audio_short
 
     def _read_video(
@@ -226,13 +262,28 @@ class _Decoding:
             rule = wanted.rule or self._job.rule
             sampling = Sampling(rule, wanted.fps, wanted.samples(seconds))
             by_sampling.setdefault(sampling, {})[name] = wanted
+        decoding, geometry = self._figures.decode, self._figures.geometry
         feeds = [
-            VisualItems(group, self._emit, device=self._job.device)
+            VisualItems(group, partial(self._emit, geometry), device=self._job.device)
             for group in by_sampling.values()
         ]
-        for which, frame in reader.sampled(list(by_sampling), window=window):
-            feeds[which].push(frame.rgb, frame.time)
+
+        def take(sample: tuple[int, Frame]) -> None:
+            which, frame = sample
+            feeds[which].push(frame.picture, frame.time)
+
+        with Behind(
+            "geometry", take, depth=_FRAMES_WAITING, figures=geometry, upstream=decoding
+        ) as resizing:
+            for sample in reader.sampled(list(by_sampling), window=window):
+                self._figures.reading = None
+                decoding.items += 1
+                resizing.put(sample)
+                self._figures.reading = time.monotonic()
+            self._figures.reading = None
+        started = time.perf_counter()
         for feed in feeds:
             feed.finish()
-        self._times.transform += sum(feed.seconds for feed in feeds)
+        geometry.busy += time.perf_counter() - started
+        geometry.busy -= geometry.blocked
         return reader.report.corrupt_frames - corrupt_before, reader.report.video_short

@@ -1,23 +1,41 @@
-"""Running a plan: clips decoded once, rows from every backbone, units committed one by one."""
+"""The pipeline: clips decoded once, rows from every backbone, units committed one by one.
+
+Its stages run beside each other, joined by bounded queues::
+
+    decode -> geometry -> batch -> forward -> write
+
+Decoding and geometry have threads for several clips at once, in processes of their own as a rule;
+the others have one each, and the forward passes run in the caller's thread.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
-from avfeat.extract.batch import Batcher, Forward
-from avfeat.extract.decode import ClipJob
-from avfeat.extract.plan import Plan, StoreTask
+import numpy as np
+import torch
+
+from avfeat.extract.batch import Batch, Forward, Packer, Part, RowSink
+from avfeat.extract.decode import ClipFigures, Decode
 from avfeat.extract.prefetch import ClipStream, prefetch
+from avfeat.extract.stages import Ahead, Behind, Figures
+from avfeat.extract.work import Unit, UnitDone
 from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
-from avfeat.stores.unitrows import UnitRows
+
+#: Batches that may wait for the model, and batches of rows that may wait to be written.
+_BATCHES_WAITING = 3
+_ROWS_WAITING = 8
 
 
 class Listener(Protocol):
-    """Told what happens; the command line draws its progress from it."""
+    """Told what happens, in a thread of its own; the command line draws its progress from it."""
 
     def clip_done(self, clip: Clip, outcomes: dict[str, Outcome]) -> None:
         """A clip was decoded; `outcomes` by backbone."""
@@ -36,195 +54,232 @@ class Silent:
         """See `Listener`."""
 
 
-@dataclasses.dataclass(slots=True)
-class RunReport:
-    """What a run did, and where its time went.
+@dataclass(slots=True)
+class RunFigures:
+    """What the stages of a run did.
 
     Attributes
     ----------
-    clips, rows
-        Clips decoded; rows written, by backbone.
-    seconds
-        Wall time by stage. ``decode`` and ``transform`` are summed over the decoding threads and
-        run beside the model; ``forward`` is by backbone; ``wait`` is what the model waited for
-        clips; ``write`` is encoding and committing.
-    wall
-        Wall time of the run.
-    interrupted
-        Whether it stopped early because it was asked to.
-    crashes
-        Tracebacks of errors nobody foresaw, by clip.
+    clips
+        Clips decoded; their files opened once each.
+    media
+        Of decoding and geometry, summed over the threads.
+    batch, forward, write
+        Items are items (without padding), items, and rows with units.
+    models
+        Seconds of forward passes by backbone.
     """
 
     clips: int = 0
-    rows: dict[str, int] = dataclasses.field(default_factory=dict)
-    seconds: dict[str, float] = dataclasses.field(
-        default_factory=lambda: dict.fromkeys(("decode", "transform", "wait", "write"), 0.0)
-    )
-    forward: dict[str, float] = dataclasses.field(default_factory=dict)
-    wall: float = 0.0
-    interrupted: bool = False
-    crashes: dict[str, str] = dataclasses.field(default_factory=dict)
+    media: ClipFigures = field(default_factory=ClipFigures)
+    batch: Figures = field(default_factory=Figures)
+    forward: Figures = field(default_factory=Figures)
+    write: Figures = field(default_factory=Figures)
+    models: dict[str, float] = field(default_factory=dict)
+
+    def add(self, other: RunFigures) -> None:
+        """Add what another process did."""
+        self.clips += other.clips
+        self.media.add(other.media)
+        self.batch.add(other.batch)
+        self.forward.add(other.forward)
+        self.write.add(other.write)
+        for name, seconds in other.models.items():
+            self.models[name] = self.models.get(name, 0.0) + seconds
 
     @property
-    def model_share(self) -> float:
-        """Share of wall time that a model was running, 0 to 1."""
-        return sum(self.forward.values()) / self.wall if self.wall else 0.0
+    def stages(self) -> dict[str, Figures]:
+        """The stages in order, by name."""
+        return {
+            "decode": self.media.decode,
+            "geometry": self.media.geometry,
+            "batch": self.batch,
+            "forward": self.forward,
+            "write": self.write,
+        }
 
 
-def run(
-    plan: Plan,
-    models: dict[str, Forward],
+def run_units(
+    units: Iterable[Unit],
+    models: Mapping[str, Forward],
+    decode: Decode,
     *,
+    workers: int,
+    figures: RunFigures,
+    done: Callable[[UnitDone], None],
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> RunReport:
-    """Extract everything the plan lists; its writers are open.
+) -> None:
+    """Extract units, one after another, each clip decoded once.
 
     Parameters
     ----------
-    plan
-        What to do.
+    units
+        Taken as they are needed.
     models
         Backbone name to forward function, for every store that has clips to decode.
+    decode
+        `decode.decode`, or what runs it elsewhere.
+    workers
+        Clips decoded at once.
+    figures
+        Added to.
+    done
+        Told of each unit once it is committed, in the writing thread.
     listener
         Told of progress.
     stop
-        Asked after each unit; True ends the run there, with everything committed.
+        Asked before each unit; True ends the run there, with what was begun committed.
 
     Raises
     ------
     WriteError
         If a store cannot be written; units committed before are kept.
     """
-    report = RunReport()
     listener = listener or Silent()
-    started = time.perf_counter()
-    for tasks in plan.groups():
-        if not report.interrupted:
-            _run_group(plan, tasks, models, report, listener, stop)
-    for task in plan.tasks:
-        task.writer.finish()
-    report.wall = time.perf_counter() - started
-    return report
+    cancelled = threading.Event()
+    batches = _batches(units, decode, workers, figures, listener, stop, cancelled)
+    forward = figures.forward
+    with (
+        closing(_Writing(done, listener)) as writing,
+        Ahead(
+            "batch",
+            batches,
+            depth=_BATCHES_WAITING,
+            figures=figures.batch,
+            downstream=forward,
+            cancelled=cancelled,
+        ) as ready,
+        Behind(
+            "write", writing.take, depth=_ROWS_WAITING, figures=figures.write, upstream=forward
+        ) as write,
+    ):
+        for message in ready:
+            if isinstance(message, Batch):
+                name = message.backbone
+                started = time.perf_counter()
+                rows = models[name](torch.from_numpy(message.items)).numpy()
+                spent = time.perf_counter() - started
+                forward.busy += spent
+                forward.items += message.used
+                figures.models[name] = figures.models.get(name, 0.0) + spent
+                write.put(_Rows(name, rows, message.parts))
+            else:
+                write.put(message)
 
 
-def _run_group(
-    plan: Plan,
-    tasks: list[StoreTask],
-    models: dict[str, Forward],
-    report: RunReport,
+class _Rows(NamedTuple):
+    """The rows of a batch."""
+
+    backbone: str
+    rows: np.ndarray
+    parts: tuple[Part, ...]
+
+
+class _End(NamedTuple):
+    """All batches of the unit in hand are through: by backbone, outcomes by position."""
+
+    outcomes: dict[str, dict[int, Outcome]]
+    crashes: dict[str, str]
+
+
+def _batches(
+    units: Iterable[Unit],
+    decode: Decode,
+    workers: int,
+    figures: RunFigures,
     listener: Listener,
     stop: Callable[[], bool],
-) -> None:
-    work = {task.spec.name: task.units() for task in tasks}
-    units = sorted(set().union(*work.values()))
-    jobs = (job for unit in units for _, job in _jobs(plan, tasks, unit))
-    with closing(prefetch(jobs, workers=plan.settings.workers)) as streams:
-        for unit in units:
+    cancelled: threading.Event,
+) -> Iterator[Unit | Batch | _End]:
+    """Yield each unit, its batches, and its end. Clips are decoded ahead, beyond the unit."""
+    own, ahead = itertools.tee(units)
+    jobs = (job for unit in ahead for _, job in unit.clips)
+    with closing(prefetch(jobs, decode, workers=workers, cancelled=cancelled)) as streams:
+        for unit in own:
             if stop():
-                report.interrupted = True
                 return
-            todo = [
-                (task, work[task.spec.name][unit]) for task in tasks if unit in work[task.spec.name]
-            ]
-            _run_unit(plan, todo, unit, models, streams, report, listener)
-            listener.unit_committed(unit)
+            yield unit
+            packers = {
+                name: Packer(name, store.batch_size)
+                for name, store in unit.stores.items()
+                if unit.clips
+            }
+            outcomes = {name: dict(store.settled) for name, store in unit.stores.items()}
+            crashes: dict[str, str] = {}
+            for position, job in unit.clips:
+                stream = next(streams)
+                yield from _packed(stream, position, packers, figures)
+                for name, outcome in stream.outcomes.items():
+                    outcomes[name][position] = outcome
+                if stream.crash is not None:
+                    crashes[job.clip.id] = stream.crash
+                figures.clips += 1
+                figures.media.add(stream.figures)
+                listener.clip_done(job.clip, stream.outcomes)
+            for packer in packers.values():
+                yield from packer.finish()
+            yield _End(outcomes, crashes)
 
 
-def _jobs(plan: Plan, tasks: Sequence[StoreTask], unit: int) -> Iterator[tuple[int, ClipJob]]:
-    """Yield the clips of a unit that need decoding, in order."""
-    writer = tasks[0].writer
-    for index in writer.layout.unit_range(unit):
-        specs = tuple(task.spec for task in tasks if index in task.decode)
-        if specs:
-            clip = writer.clips[index]
-            path = plan.manifest.media[clip.id]
-            media = path.relative_to(plan.manifest.data_root).as_posix()
-            yield (
-                index,
-                ClipJob(
-                    clip, path, media, specs, plan.settings.sampling, device=plan.settings.device
-                ),
-            )
-
-
-def _run_unit(
-    plan: Plan,
-    todo: list[tuple[StoreTask, dict[int, Outcome]]],
-    unit: int,
-    models: dict[str, Forward],
-    streams: Iterator[ClipStream],
-    report: RunReport,
-    listener: Listener,
-) -> None:
-    tasks = [task for task, _ in todo]
-    first = tasks[0].writer.layout.unit_range(unit).start
-    with ExitStack() as stack:
-        rows: dict[str, UnitRows] = {}
-        batchers: dict[str, Batcher] = {}
-        outcomes: dict[str, dict[int, Outcome]] = {}
-        for task, settled in todo:
-            name = task.spec.name
-            rows[name] = stack.enter_context(task.writer.unit_rows(unit))
-            outcomes[name] = dict(settled)
-            if name in models:
-                batchers[name] = Batcher(
-                    models[name], task.batch_size, rows[name], pool=task.spec.pool
-                )
-        for index, _ in _jobs(plan, tasks, unit):
-            stream = _next(streams, report)
-            _feed(stream, index - first, batchers, report)
-            for name, outcome in stream.outcomes.items():
-                outcomes[name][index] = outcome
-            listener.clip_done(stream.job.clip, stream.outcomes)
-        for batcher in batchers.values():
-            batcher.flush()
-        for task in tasks:
-            name = task.spec.name
-            batcher_or_none = batchers.get(name)
-            not_finite = batcher_or_none.not_finite if batcher_or_none else set()
-            for index, outcome in outcomes[name].items():
-                outcomes[name][index] = _settle(outcome, index - first, rows[name], not_finite)
-            started = time.perf_counter()
-            task.writer.commit(rows[name], outcomes[name])
-            report.seconds["write"] += time.perf_counter() - started
-            report.rows[name] = report.rows.get(name, 0) + sum(
-                outcome.rows for outcome in outcomes[name].values()
-            )
-        for name, batcher in batchers.items():
-            report.forward[name] = report.forward.get(name, 0.0) + batcher.seconds
-
-
-def _next(streams: Iterator[ClipStream], report: RunReport) -> ClipStream:
-    started = time.perf_counter()
-    stream = next(streams)
-    report.seconds["wait"] += time.perf_counter() - started
-    return stream
-
-
-def _feed(
-    stream: ClipStream, position: int, batchers: dict[str, Batcher], report: RunReport
-) -> None:
-    """Pass a clip's items to the batchers as they come."""
-    chunks = iter(stream)
-    while True:
+def _packed(
+    stream: ClipStream, position: int, packers: dict[str, Packer], figures: RunFigures
+) -> Iterator[Batch]:
+    """Yield the batches that the items of the clip at `position` complete."""
+    for chunk in stream.chunks(figures.batch):
         started = time.perf_counter()
-        chunk = next(chunks, None)
-        report.seconds["wait"] += time.perf_counter() - started
-        if chunk is None:
-            break
-        batchers[chunk.backbone].add(position, chunk.items, chunk.times)
-    report.clips += 1
-    report.seconds["decode"] += stream.times.decode
-    report.seconds["transform"] += stream.times.transform
-    if stream.crash is not None:
-        report.crashes[stream.job.clip.id] = stream.crash
+        batches = packers[chunk.backbone].add(position, chunk.items, chunk.times)
+        figures.batch.items += len(chunk.items)
+        figures.batch.busy += time.perf_counter() - started
+        yield from batches
 
 
-def _settle(outcome: Outcome, position: int, rows: UnitRows, not_finite: set[int]) -> Outcome:
+class _Writing:
+    """The last stage: rows to clips, clips to shards, units to the ledger."""
+
+    def __init__(self, done: Callable[[UnitDone], None], listener: Listener) -> None:
+        self._done = done
+        self._listener = listener
+        self._open = ExitStack()
+        self._unit: Unit | None = None
+        self._sinks: dict[str, RowSink] = {}
+
+    def take(self, message: Unit | _Rows | _End) -> None:
+        """Take a unit that begins, rows of it, or its end."""
+        if isinstance(message, Unit):
+            self._unit = message
+            self._sinks = {
+                name: RowSink(self._open.enter_context(store.writer.rows()), pool=store.spec.pool)
+                for name, store in message.stores.items()
+            }
+        elif isinstance(message, _Rows):
+            self._sinks[message.backbone].add(message.rows, message.parts)
+        else:
+            self._commit(message)
+
+    def close(self) -> None:
+        """Give up what was not committed."""
+        self._open.close()
+
+    def _commit(self, end: _End) -> None:
+        assert self._unit is not None
+        entries, rows = {}, {}
+        for name, store in self._unit.stores.items():
+            sink = self._sinks[name]
+            settled = {
+                position: _settle(outcome, position, sink)
+                for position, outcome in end.outcomes[name].items()
+            }
+            entries[name] = store.writer.commit(sink.rows, settled)
+            rows[name] = sum(outcome.rows for outcome in settled.values())
+        self._open.close()
+        self._done(UnitDone(self._unit.number, entries, rows, end.crashes))
+        self._listener.unit_committed(self._unit.number)
+
+
+def _settle(outcome: Outcome, position: int, sink: RowSink) -> Outcome:
     """Give an outcome its number of rows; a clip that failed has none."""
-    if outcome.status in WITH_ROWS and position in not_finite:
+    if outcome.status in WITH_ROWS and position in sink.not_finite:
         outcome = dataclasses.replace(
             outcome,
             status="failed",
@@ -232,6 +287,6 @@ def _settle(outcome: Outcome, position: int, rows: UnitRows, not_finite: set[int
             message="the network gave NaN or infinity for at least one row",
         )
     if outcome.status not in WITH_ROWS:
-        rows.discard(position)
+        sink.rows.discard(position)
         return outcome
-    return dataclasses.replace(outcome, rows=int(rows.lengths[position]))
+    return dataclasses.replace(outcome, rows=int(sink.rows.lengths[position]))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from avfeat.errors import MediaNotFoundError, UnknownNameError, UsageError
+from avfeat.extract import engines
 from avfeat.extract.backbones import FPS, Backbone, BackboneSpec, VisualInput
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import Clip, ClipManifest, Outcome
@@ -31,7 +32,8 @@ class Settings:
 
     out: str
     device: str = "cpu"
-    precision: str = "fp32"
+    engine: str = "auto"
+    precision: engines.Precision = "fp32"
     batch_size: int | None = None
     unit_clips: int | None = None
     sampling: str = "on-screen"
@@ -42,6 +44,7 @@ class Settings:
     retry_failed: bool = False
     strict: bool = False
     allow_drift: bool = False
+    isolate: bool = True
 
 
 @dataclass(slots=True)
@@ -50,8 +53,8 @@ class StoreTask:
 
     Attributes
     ----------
-    backbone, weights, batch_size
-        The backbone, its weights, items per forward pass.
+    backbone, weights, batch_size, choice
+        The backbone, its weights, items per forward pass, its engine.
     writer
         The store.
     decode
@@ -63,6 +66,7 @@ class StoreTask:
     backbone: Backbone
     weights: WeightsInfo
     batch_size: int
+    choice: engines.Choice
     writer: StoreWriter
     decode: set[int] = field(default_factory=set)
     settle: dict[int, Outcome] = field(default_factory=dict)
@@ -115,8 +119,14 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What the stores found to have changed since rows were made, each said once."""
-        return list(dict.fromkeys(note for task in self.tasks for note in task.writer.notes))
+        """What stores found to have changed, and which engine was not to be had, each said once."""
+        notes = [note for task in self.tasks for note in task.writer.notes]
+        notes += [
+            f"{task.spec.name} runs in {task.choice.engine}: {task.choice.reason}"
+            for task in self.tasks
+            if task.choice.fallback
+        ]
+        return list(dict.fromkeys(notes))
 
     @property
     def clips_to_decode(self) -> int:
@@ -142,23 +152,41 @@ def make_tasks(
     backbones: Sequence[Backbone],
     weights: Sequence[WeightsInfo],
     settings: Settings,
+    *,
+    keep: bool = True,
 ) -> tuple[StoreTask, ...]:
-    """Make one task per store, its writer neither prepared nor opened."""
+    """Make one task per store, its writer neither prepared nor opened.
+
+    `keep` says whether what was found out of networks may be written to the cache.
+    """
     if not manifest.clips:
         raise UsageError(f"the data set {manifest.dataset!r} has no clips")
     urls = [store_url(settings.out, manifest.dataset, b.spec.name) for b in backbones]
-    stored = [_stored_unit_clips(url) for url in urls]
+    stored = [peek(Files(url)) for url in urls]
     # A new store takes after the ones beside it, so that they can share their decoding.
-    default = next(filter(None, stored), None) or auto_unit_clips(manifest)
+    default = next((one.layout.unit_clips for one in stored if one), auto_unit_clips(manifest))
     tasks = []
     for backbone, info, url, own in zip(backbones, weights, urls, stored, strict=True):
         spec = backbone.spec
-        unit_clips = settings.unit_clips or own or default
+        unit_clips = settings.unit_clips or (own.layout.unit_clips if own else default)
         batch_size = settings.batch_size or spec.batch_size(settings.device.partition(":")[0])
+        choice = engines.choose(
+            backbone,
+            settings.engine,
+            device=settings.device,
+            batch_size=batch_size,
+            stored=own.recipe.compute.get("engine") if own else None,
+            keep=keep,
+        )
         writer = StoreWriter(
             url,
             recipe=make_recipe(
-                backbone, info, settings, batch_size=batch_size, unit_clips=unit_clips
+                backbone,
+                info,
+                settings,
+                engine=choice.engine,
+                batch_size=batch_size,
+                unit_clips=unit_clips,
             ),
             sources={"weights": info.to_dict(), "paper": spec.paper},
             manifest=manifest,
@@ -168,13 +196,8 @@ def make_tasks(
             unit_clips=unit_clips,
             allow_drift=settings.allow_drift,
         )
-        tasks.append(StoreTask(backbone, info, batch_size, writer))
+        tasks.append(StoreTask(backbone, info, batch_size, choice, writer))
     return tuple(tasks)
-
-
-def _stored_unit_clips(url: str) -> int | None:
-    stored = peek(Files(url))
-    return None if stored is None else stored.layout.unit_clips
 
 
 def auto_unit_clips(manifest: ClipManifest) -> int:
@@ -192,6 +215,7 @@ def make_recipe(
     weights: WeightsInfo,
     settings: Settings,
     *,
+    engine: str,
     batch_size: int,
     unit_clips: int,
 ) -> Recipe:
@@ -203,24 +227,28 @@ def make_recipe(
         if isinstance(wanted, VisualInput)
         else {"downmix": "mean", "resampler": "soxr-hq"}
     )
+    compute = {
+        "engine": engine,
+        "device": settings.device.partition(":")[0],
+        "precision": settings.precision,
+        "batch_size": batch_size,
+    }
+    if compute["device"] == "cuda":
+        compute["layout"] = "channels-last"
+    beside = (*backbone.packages, *((engine,) if engine != "torch" else ()))
     return Recipe(
         backbone=spec.recipe(),
         weights={
             "source": weights.source,
             "tag": weights.tag,
-            "sha256": weights.sha256,
+            "sha256": weights.tensors,  # not of the file: mirrors serve other bytes
             "seed": weights.seed,
             "method": weights.method,
         },
         sampling=sampling,
-        compute={
-            "engine": "torch",
-            "device": settings.device.partition(":")[0],
-            "precision": settings.precision,
-            "batch_size": batch_size,
-        },
+        compute=compute,
         store={"dtype": "float32", "unit_clips": unit_clips},
-        libraries=library_versions(spec.modality, beside=backbone.packages),
+        libraries=library_versions(spec.modality, beside=beside),
     )
 
 

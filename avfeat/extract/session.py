@@ -18,7 +18,7 @@ from avfeat.errors import MediaNotFoundError, UsageError
 from avfeat.extract import backbones
 from avfeat.extract.backbones import Backbone
 from avfeat.extract.batch import Forward
-from avfeat.extract.engine import Listener, RunReport, run
+from avfeat.extract.engine import Listener
 from avfeat.extract.media import SAMPLING_RULES
 from avfeat.extract.plan import (
     Plan,
@@ -29,6 +29,7 @@ from avfeat.extract.plan import (
     make_tasks,
     select_clips,
 )
+from avfeat.extract.run import RunReport, run
 from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import ClipManifest, count_statuses
@@ -111,7 +112,7 @@ def plan_only(
         info, record = _peek_weights(backbone, weights)
         infos.append(info)
         needed.append(record)
-    tasks = make_tasks(manifest, chosen, infos, settings)
+    tasks = make_tasks(manifest, chosen, infos, settings, keep=False)
     for task, record in zip(tasks, needed, strict=True):
         task.writer.prepare(ignore_weights=not record["at_hand"])
     return fill_tasks(tasks, manifest, settings, selected), needed
@@ -123,7 +124,7 @@ def _peek_weights(backbone: Backbone, weights: str) -> tuple[WeightsInfo, dict[s
     entry = backbones.find_entry(backbone, weights)
     if isinstance(entry, WeightsInfo):
         return entry, {"backbone": name, "weights": weights, "at_hand": True}
-    found = cache.find(entry)
+    found = backbones.peek_weights(backbone, entry)
     record = {
         "backbone": name,
         "weights": entry.name,
@@ -207,7 +208,9 @@ def load_models(plan: Plan) -> dict[str, Forward]:
             task.backbone,
             weights=task.weights,
             device=device,
-            precision=plan.settings.precision,  # type: ignore[arg-type]
+            precision=plan.settings.precision,
+            engine=task.choice.engine,
+            batch_size=task.batch_size,
         )
         for task in plan.tasks
         if task.decode
@@ -245,9 +248,9 @@ def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.dat
         "host": platform.node(),
         "data": str(plan.manifest.data_root),
         "wall_seconds": round(report.wall, 3),
-        "stage_seconds": {key: round(value, 3) for key, value in report.seconds.items()},
-        "forward_seconds": round(report.forward.get(task.spec.name, 0.0), 3),
-        "clips_decoded": report.clips,
+        "stages": _stages(report),
+        "forward_seconds": round(report.figures.models.get(task.spec.name, 0.0), 3),
+        "clips_decoded": report.figures.clips,
         "threads": torch.get_num_threads(),
         "rows_written": report.rows.get(task.spec.name, 0),
         "interrupted": report.interrupted,
@@ -272,6 +275,7 @@ def describe_plan(plan: Plan, needed: Sequence[dict[str, Any]]) -> dict[str, Any
                 # Features are float32, times float64.
                 "bytes": rows * (math.prod(task.spec.row_shape) * 4 + 8),
                 "batch_size": task.batch_size,
+                "engine": {"name": task.choice.engine, "reason": task.choice.reason},
                 "weights": record,
             }
         )
@@ -310,8 +314,23 @@ def describe_run(plan: Plan, report: RunReport) -> dict[str, Any]:
             for clip, outcome in zip(task.writer.clips, task.writer.outcomes, strict=True)
             if outcome.status == "failed" and clip.id in plan.selected
         ],
-        "clips_decoded": report.clips,
+        "clips_decoded": report.figures.clips,
         "seconds": round(report.wall, 3),
+        "stages": _stages(report),
         "model_share": round(report.model_share, 4),
         "interrupted": report.interrupted,
+    }
+
+
+def _stages(report: RunReport) -> dict[str, dict[str, float]]:
+    """Return the figures of each stage as plain data; seconds are summed over its threads."""
+    return {
+        name: {
+            "items": figures.items,
+            "busy_seconds": round(figures.busy, 3),
+            "starved_seconds": round(figures.starved, 3),
+            "blocked_seconds": round(figures.blocked, 3),
+            "queue_fill": round(figures.fill, 4),
+        }
+        for name, figures in report.figures.stages.items()
     }

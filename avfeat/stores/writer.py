@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection
 from typing import Any
 
 import filelock
@@ -14,27 +14,13 @@ from avfeat.errors import (
     StoreBusyError,
     WriteError,
 )
-from avfeat.manifests.clips import (
-    WITH_ROWS,
-    Clip,
-    ClipManifest,
-    Outcome,
-    count_statuses,
-    to_table,
-)
+from avfeat.manifests.clips import Clip, ClipManifest, Outcome, count_statuses, to_table
 from avfeat.manifests.recipe import Recipe
 from avfeat.manifests.store import Layout, StoreManifest
-from avfeat.stores.arrays import (
-    GROUP,
-    encode_lengths,
-    encode_unit_block,
-    metadata_files,
-    plan_layout,
-)
+from avfeat.stores.arrays import GROUP, metadata_files, plan_layout
 from avfeat.stores.files import Files, explain, sha256
-from avfeat.stores.ledger import LedgerEntry, commit, ledger_name, read_ledger, recover
+from avfeat.stores.ledger import LedgerEntry, ledger_name, read_ledger, recover
 from avfeat.stores.resume import check_content, check_recipe, merge_clips
-from avfeat.stores.rows import StoredRows
 from avfeat.stores.state import (
     CLIPS,
     MANIFEST,
@@ -45,7 +31,7 @@ from avfeat.stores.state import (
     peek,
     read_clips,
 )
-from avfeat.stores.unitrows import UnitRows
+from avfeat.stores.unit import UnitWriter
 
 
 class StoreWriter:
@@ -279,62 +265,21 @@ class StoreWriter:
         self._write_manifest(clips, at_rest=False)
         self._at_rest = False
 
-    def unit_rows(self, unit: int) -> UnitRows:
-        """Start collecting rows of `unit`; rows it already holds are there from the start.
-
-        Returns
-        -------
-        UnitRows
-            Clips that have rows keep them, byte for byte.
-        """
-        scratch = self.files.local / RUNS if self.files.local else None
-        rows = UnitRows(self.layout, unit, scratch=scratch)
-        stored = StoredRows(self.files)
-        try:
-            for position, index in enumerate(self.layout.unit_range(unit)):
-                outcome, clip_id = self.outcomes[index], self.clips[index].id
-                if outcome.status in WITH_ROWS:
-                    size = self.layout.chunk_rows
-                    for features, times in stored.pieces(
-                        index, outcome.rows, size=size, clip_id=clip_id
-                    ):
-                        rows.append(position, features, times)
-        except BaseException:
-            rows.close()
-            raise
-        return rows
-
-    def commit(self, rows: UnitRows, outcomes: Mapping[int, Outcome]) -> None:
-        """Commit a unit: its shards, then its ledger entry.
-
-        Parameters
-        ----------
-        rows
-            The unit's rows; clips without rows have length 0.
-        outcomes
-            Clip index to outcome, for the clips this run settled.
-
-        Raises
-        ------
-        WriteError
-            If the store cannot be written; the unit is then as it was before.
-        """
+    def unit(self, unit: int) -> UnitWriter:
+        """Return what writes `unit`; from now on the manifest says that the store changes."""
         self._leave_rest()
-        unit, indices = rows.unit, self.layout.unit_range(rows.unit)
-        for index, outcome in outcomes.items():
-            self.outcomes[index] = outcome
-        clips = tuple((self.clips[index].id, self.outcomes[index]) for index in indices)
-        self._ledger[unit] = commit(
-            self.files,
-            LedgerEntry(unit, self.recipe.fingerprint, clips, files={}),
-            self._shards(rows),
+        clips = tuple(
+            (self.clips[index].id, self.outcomes[index]) for index in self.layout.unit_range(unit)
         )
+        return UnitWriter(self.files.url, self.layout, self.recipe.fingerprint, unit, clips)
 
-    def _shards(self, rows: UnitRows) -> Iterator[tuple[str, bytes]]:
-        """Encode a unit shard by shard, so that a long clip is never in memory whole."""
-        for block, features, times in rows.blocks():
-            yield from encode_unit_block(self.layout, rows.unit, block, features, times).items()
-        yield from encode_lengths(self.layout, rows.unit, rows.lengths).items()
+    def adopt(self, entry: LedgerEntry) -> None:
+        """Take note of a unit that was committed."""
+        self._ledger[entry.unit] = entry
+        for index, (_, outcome) in zip(
+            self.layout.unit_range(entry.unit), entry.clips, strict=True
+        ):
+            self.outcomes[index] = outcome
 
     def finish(self) -> None:
         """Bring clips.parquet and manifest.json up to date with the ledger."""

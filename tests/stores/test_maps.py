@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from storekit import Map, fill_unit, make_clips, make_store, make_writer, rows_of
+from storekit import Map, commit, fill_unit, make_clips, make_store, make_writer, rows_of
 from support import Cli, tree
 
 from avfeat.errors import IntegrityError, StoreError
@@ -112,11 +112,11 @@ def test_a_long_clip_of_wide_rows_takes_the_memory_of_few_shards(
         writer.open()
         assert (writer.layout.chunk_rows, writer.layout.shard_rows) == (9, 9)
         tracemalloc.start()
-        with writer.unit_rows(0) as rows:
+        with writer.unit(0).rows() as rows:
             for first in range(0, 600, 20):
                 times = np.arange(first, first + 20.0)
                 rows.append(1, np.full((20, 6, 6, 512), first, np.float32), times)
-            writer.commit(rows, {1: Outcome("ok", rows=600)})
+            commit(writer, rows, {1: Outcome("ok", rows=600)})
         fill_unit(writer, 0, {2: 1})
         report = verify(str(tmp_path))
         peak = tracemalloc.get_traced_memory()[1]
@@ -221,12 +221,12 @@ def test_one_value_of_a_map_that_cannot_be_is_found_in_any_shard(
             writer.open()
             assert writer.layout.shard_rows == 2
             fill_unit(writer, 0, {0: 7, 1: 7})
-            with writer.unit_rows(0) as rows:
+            with writer.unit(0).rows() as rows:
                 features, times = rows_of("clip_01", 7, map=MAP)
                 features[row, 1, 2, 0] = bad
                 rows.discard(1)
                 rows.append(1, features, times)
-                writer.commit(rows, {})
+                commit(writer, rows, {})
             writer.finish()
         (problem,) = verify(str(tmp_path / str(row))).problems
         assert problem.startswith("unit 0, clip clip_01: rows are not finite")
@@ -239,10 +239,10 @@ def test_times_that_go_back_from_one_shard_to_the_next_are_found(
     with make_writer(tmp_path, make_clips((4, 4)), map=MAP) as writer:
         writer.open()
         fill_unit(writer, 0, {0: 4, 1: 4})
-        with writer.unit_rows(0) as rows:
+        with writer.unit(0).rows() as rows:
             rows.discard(0)
             rows.append(0, rows_of("clip_00", 4, map=MAP)[0], np.array([0.0, 2.0, 1.0, 3.0]))
-            writer.commit(rows, {})
+            commit(writer, rows, {})
         writer.finish()
     (problem,) = verify(str(tmp_path)).problems
     assert "unit 0, clip clip_00: rows are not finite, or not in order of time" in problem

@@ -9,7 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from storekit import Map, fill_unit, make_clips, make_recipe, make_store, make_writer, rows_of
+from storekit import (
+    Map,
+    commit,
+    fill_unit,
+    make_clips,
+    make_recipe,
+    make_store,
+    make_writer,
+    rows_of,
+)
 from support import KilledError, die_at_write, tree
 
 from avfeat.errors import IntegrityError, StoreError, WriteError
@@ -117,9 +126,9 @@ def test_a_unit_that_gets_shorter_leaves_no_shard_behind(tmp_path: Path, map: Ma
     make_store(tmp_path, (50, 4), map=map)
     with make_writer(tmp_path, make_clips((50, 4)), map=map) as writer:
         writer.open()
-        with writer.unit_rows(0) as rows:
+        with writer.unit(0).rows() as rows:
             rows.discard(0)
-            writer.commit(rows, {0: Outcome("missing")})
+            commit(writer, rows, {0: Outcome("missing")})
         writer.finish()
     assert verify(str(tmp_path)).notes == []
     (kept,) = Files(tmp_path).list("features.zarr/features/c")
@@ -256,7 +265,7 @@ def test_a_damaged_row_is_never_written_anew_as_good(tmp_path: Path) -> None:
     with make_writer(tmp_path, make_clips((4, 0, 7))) as writer:
         writer.open()
         with pytest.raises(IntegrityError, match="clip clip_00"):
-            writer.unit_rows(0)
+            writer.unit(0).rows()
 
 
 def test_metadata_that_was_damaged_is_mended_by_the_next_run(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from storekit import fill_unit, make_clips, make_recipe, make_store, make_writer
+from storekit import commit, fill_unit, make_clips, make_recipe, make_store, make_writer
 from support import Cli, tree
 
 from avfeat.errors import IntegrityError, StoreNotFoundError
@@ -185,7 +185,7 @@ def test_rows_that_cannot_be_are_named_though_every_digest_fits(
     with make_writer(tmp_path / "store", clips) as writer:
         writer.open()
         fill_unit(writer, 0, {0: 4, 1: 4})
-        with writer.unit_rows(0) as rows:
+        with writer.unit(0).rows() as rows:
             rows.discard(1)
             features, times = np.ones((4, 3), np.float32), np.arange(4.0)
             if values == "nan":
@@ -193,7 +193,7 @@ def test_rows_that_cannot_be_are_named_though_every_digest_fits(
             else:
                 times[3] = 0.5
             rows.append(1, features, times)
-            writer.commit(rows, {})
+            commit(writer, rows, {})
         writer.finish()
     (problem,) = verify(str(tmp_path / "store")).problems
     assert "unit 0, clip clip_01: rows are not finite, or not in order of time" in problem

@@ -1,0 +1,82 @@
+"""A decoding process: clips in, items out, until its other end is closed.
+
+What crashes or hangs FFmpeg then costs this process and one clip; see `avfeat.extract.isolate`.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from avfeat.extract.decode import Chunk, ClipFigures, ClipJob, decode
+
+#: Seconds between two signs of life.
+BEAT = 1.0
+
+
+class _Worker:
+    def __init__(self, line: Connection, limit: float) -> None:
+        self._line = line
+        self._limit = limit
+        self._sending = threading.Lock()
+
+    def work(self) -> None:
+        """Decode what comes until nobody sends any more."""
+        while True:
+            try:
+                job: ClipJob = self._line.recv()
+            except EOFError:
+                return
+            self._decode(job)
+
+    def _decode(self, job: ClipJob) -> None:
+        figures, done = ClipFigures(), threading.Event()
+        beating = threading.Thread(target=self._beat, args=(figures, done), daemon=True)
+        beating.start()
+        try:
+            answer: tuple[Any, ...] = ("done", decode(job, self._emit, figures), figures)
+        except Exception as error:  # noqa: BLE001 - told to the parent, which makes it an outcome
+            answer = ("error", f"{type(error).__name__}: {error}", traceback.format_exc())
+        done.set()
+        beating.join()
+        self._send(answer)
+
+    def _emit(self, chunk: Chunk) -> None:
+        items = np.ascontiguousarray(chunk.items)
+        with self._sending:
+            self._line.send(("chunk", chunk.backbone, chunk.times, items.dtype, items.shape))
+            self._line.send_bytes(items.data.cast("B"))
+
+    def _beat(self, figures: ClipFigures, done: threading.Event) -> None:
+        while not done.wait(BEAT):
+            since = figures.reading
+            if since is not None and time.monotonic() - since > self._limit:
+                self._send(("hung",))
+                return
+            self._send(("alive",))
+
+    def _send(self, message: tuple[Any, ...]) -> None:
+        with self._sending:
+            self._line.send(message)
+
+
+def main() -> None:
+    """Serve the parent over the file descriptor that the command line names."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group: the parent says what next
+        signal.signal(number, signal.SIG_IGN)
+    line = Connection(int(sys.argv[1]))
+    try:
+        _Worker(line, float(sys.argv[2])).work()
+    except (BrokenPipeError, ConnectionResetError):  # the parent is gone
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
