@@ -32,6 +32,8 @@ LONGEST_WAIT_SECONDS = 60.0
 OFFLINE = ("AVFEAT_OFFLINE", "HF_HUB_OFFLINE")
 """Environment variables that forbid every connection; the second is shared with Hugging Face."""
 
+# What does not set a switch. Whatever else somebody writes there was meant to.
+_UNSET = ("", "0", "false", "no", "off")
 _CHUNK = 1 << 20
 _WATCH_SECONDS = 1.0  # how often a waiting process looks how far the other one is
 _AGAIN = {408, 425, 429, *range(500, 600)}  # statuses that may pass
@@ -64,7 +66,7 @@ def sha256_file(path: Path) -> str:
 def offline() -> str | None:
     """Name of the environment variable that forbids connections, None if none does."""
     for name in OFFLINE:
-        if os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on"):
+        if os.environ.get(name, "").strip().lower() not in _UNSET:
             return name
     return None
 
@@ -96,6 +98,7 @@ def fetch(
     *,
     sha256: str | None = None,
     digest: Digest | None = None,
+    accept: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> str:
     """Make sure that ``path`` holds the file at one of ``urls``, and return its SHA-256.
@@ -116,7 +119,11 @@ def fetch(
     sha256
         Expected SHA-256 in lower-case hex, or a published prefix of it.
     digest
-        Expected digest of any kind, instead of ``sha256``. With neither, any bytes are accepted.
+        Expected digest of any kind, instead of ``sha256``. With neither, any bytes are accepted,
+        unless ``accept`` refuses them.
+    accept
+        Called with a file that has arrived whole and with the right digest, before it is renamed.
+        An `AvfeatError` from it says why the file will not do; the next URL is tried then.
     progress
         Called after every chunk (1 MiB), and every second while another process downloads.
 
@@ -143,7 +150,7 @@ def fetch(
         with alone(path, progress=progress):
             if path.exists():
                 return _check_existing(path, expected)
-            return _first_that_works(urls, path, expected, progress)
+            return _first_that_works(urls, path, expected, accept, progress)
     except AvfeatError:
         raise
     except OSError as error:  # of files only: those of the network are faults by now
@@ -160,13 +167,19 @@ def _check_existing(path: Path, expected: Digest | None) -> str:
 
 
 def _first_that_works(
-    urls: Sequence[str], path: Path, expected: Digest | None, progress: Progress | None
+    urls: Sequence[str],
+    path: Path,
+    expected: Digest | None,
+    accept: Callable[[Path], None] | None,
+    progress: Progress | None,
 ) -> str:
     part = _Part(path)
     reasons = []
     for url in urls:
         try:
             sha256 = _persist(url, part, expected, progress)
+            if accept is not None:
+                _judge(part, accept)
         except _Fault as fault:
             reasons.append(f"  {url}: {fault}")
         else:
@@ -174,6 +187,14 @@ def _first_that_works(
             part.drop()
             return sha256
     raise DownloadError("\n".join([f"could not download {path.name}:", *reasons]))
+
+
+def _judge(part: _Part, accept: Callable[[Path], None]) -> None:
+    try:
+        accept(part.path)
+    except AvfeatError as error:
+        part.drop()
+        raise _Fault(str(error)) from error
 
 
 def _persist(url: str, part: _Part, expected: Digest | None, progress: Progress | None) -> str:

@@ -151,6 +151,33 @@ def test_the_next_mirror_is_tried(file_server: Any, tmp_path: Path) -> None:
     assert file_server.requests == ["absent", "wrong", "right"]
 
 
+def test_what_is_not_accepted_is_looked_for_at_the_next(file_server: Any, tmp_path: Path) -> None:
+    file_server.files.update({"page": b"<html>", "good": BODY, "other": b"<p>"})
+    seen: list[bytes] = []
+
+    def accept(path: Path) -> None:
+        seen.append(path.read_bytes())
+        if path.read_bytes().startswith(b"<"):
+            raise AnnotationError("it is a web page")
+
+    path = tmp_path / "file.bin"
+    urls = [file_server.url(name) for name in ("page", "good")]
+    assert download.fetch(urls, path, accept=accept) == SHA256
+    assert seen == [b"<html>", BODY]
+    assert download.fetch(urls, path, accept=accept) == SHA256  # was judged when it came
+    assert len(seen) == len(file_server.requests) == 2
+
+    path.unlink()
+    urls = [nobody_listens(), *(file_server.url(name) for name in ("page", "other"))]
+    with pytest.raises(DownloadError) as caught:
+        download.fetch(urls, path, accept=accept)
+    lines = str(caught.value).splitlines()[1:]
+    assert [line.strip().partition(": ")[0] for line in lines] == urls
+    assert "connect" in lines[0]
+    assert all(line.endswith(": it is a web page") for line in lines[1:])
+    assert left_in(tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -438,7 +465,7 @@ def test_a_part_of_unknown_origin_is_started_again(
 
 
 @pytest.mark.parametrize("variable", ["AVFEAT_OFFLINE", "HF_HUB_OFFLINE"])
-@pytest.mark.parametrize("value", ["1", "true", "YES", "on "])
+@pytest.mark.parametrize("value", ["1", "YES", "on ", "y", "2", "please"])
 def test_offline_opens_no_connection(
     file_server: Any,
     tmp_path: Path,
