@@ -41,6 +41,8 @@ def weights() -> None:
 def list_(as_json: bool, verbose: int) -> None:
     """List all weights: files, sizes, licences, digests, and whether they are in the cache.
 
+    Of timm's and torchvision's models, those that are in the cache.
+
     \b
     Examples:
       avfeat weights list
@@ -49,7 +51,7 @@ def list_(as_json: bool, verbose: int) -> None:
     from avfeat import render
     from avfeat.extract.weights import manage
 
-    records = [manage.describe(entry) for entry in manage.entries().values()]
+    records = [manage.describe(entry) for entry in manage.listed()]
     if as_json:
         print_json(records)
     else:
@@ -67,8 +69,9 @@ def fetch(
 ) -> None:
     """Make sure that weights are in the cache, and print their paths and SHA-256.
 
-    NAME `all` means everything. What is there is hashed, not downloaded. Exit code 2 if any could
-    not be had; the others are fetched all the same.
+    NAME `all` means everything. What is there is hashed, not downloaded. If some could not be had,
+    the others are fetched all the same, and the exit code is that of the first error: 2 if they are
+    nowhere to be had or wrong, 1 if the cache cannot be written.
 
     \b
     Examples:
@@ -80,12 +83,12 @@ def fetch(
 
     say = DownloadProgress(talk_console(quiet=quiet))
     records: list[dict[str, Any]] = []
-    failed = False
+    code = 0
     for entry in manage.select(names):
         try:
             info = cache.obtain(entry, progress=partial(say, entry.name))
         except AvfeatError as error:
-            failed = True
+            code = code or error.exit_code
             records.append({"name": entry.name, "error": str(error)})
             click.echo(f"avfeat: error: {error}", err=True)
             continue
@@ -95,7 +98,7 @@ def fetch(
                 click.echo(f"{entry.name}  {leaf.sha256}  {leaf.path}")
     if as_json:
         print_json(records)
-    ctx.exit(2 if failed else 0)
+    ctx.exit(code)
 
 
 @weights.command()

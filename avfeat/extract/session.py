@@ -247,6 +247,7 @@ def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.dat
         "began": began.isoformat(timespec="seconds"),
         "host": platform.node(),
         "data": str(plan.manifest.data_root),
+        "weights_sha256": task.weights.sha256,  # of the file; the recipe has that of the tensors
         "wall_seconds": round(report.wall, 3),
         "stages": _stages(report),
         "forward_seconds": round(report.figures.models.get(task.spec.name, 0.0), 3),

@@ -28,7 +28,8 @@ class Recipe(BaseModel):
     backbone
         Name, layer, dimension and preprocessing, as `BackboneSpec.recipe` gives them.
     weights
-        Source (``published`` or ``random``), tag, sha256 of the file, or seed and method.
+        Source (``published`` or ``random``), tag, sha256 of the tensors that the network takes (not
+        of the file, see `avfeat.extract.weights.state.identify`), or seed and method.
     sampling
         Frames: rule and frames per second. Audio: rate, down-mix and resampler.
     compute

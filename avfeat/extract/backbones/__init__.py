@@ -5,7 +5,13 @@ or a plugin package with an entry point in the group ``avfeat.backbones``; nothi
 """
 
 from avfeat.extract.backbones.base import Backbone
-from avfeat.extract.backbones.extractor import Extractor, find_entry, load, resolve_weights
+from avfeat.extract.backbones.extractor import (
+    Extractor,
+    find_entry,
+    load,
+    peek_weights,
+    resolve_weights,
+)
 from avfeat.extract.backbones.registry import get, names, register, select, unregister
 from avfeat.extract.backbones.spec import FPS, AudioInput, BackboneSpec, Geometry, VisualInput
 from avfeat.extract.weights.info import WeightsInfo
@@ -23,6 +29,7 @@ __all__ = [
     "get",
     "load",
     "names",
+    "peek_weights",
     "register",
     "resolve_weights",
     "select",

@@ -166,13 +166,33 @@ def resolve_weights(
 ) -> WeightsInfo:
     """Make sure that the weights are there and intact, without building a network.
 
-    Published weights are looked up in the cache, downloaded if absent and hashed either way.
-    Parameters and errors are those of `load`; `progress` is told of a download.
+    Published weights are looked up in the cache, downloaded if absent and hashed either way: the
+    file, and what the network takes from it. Parameters and errors are those of `load`; `progress`
+    is told of a download.
     """
-    found = find_entry(name, weights)
+    from avfeat.extract.weights.state import identify
+
+    backbone = get(name) if isinstance(name, str) else name
+    found = find_entry(backbone, weights)
     if isinstance(found, WeightsInfo):
         return found
-    return cache.obtain(found, progress=progress)
+    return identify(cache.obtain(found, progress=progress), backbone)
+
+
+def peek_weights(backbone: Backbone, entry: WeightsEntry) -> WeightsInfo | None:
+    """Say what `resolve_weights` would, where the cache has them already; else None.
+
+    Nothing is downloaded or written.
+
+    Raises
+    ------
+    WeightsError
+        What is in the cache is damaged, or does not fit.
+    """
+    from avfeat.extract.weights.state import identify
+
+    info = cache.find(entry)
+    return None if info is None else identify(info, backbone)
 
 
 def find_entry(name: str | Backbone, weights: str = "published") -> WeightsEntry | WeightsInfo:

@@ -16,7 +16,7 @@ from avfeat.extract.backbones.registry import register
 from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 
 @register
@@ -44,3 +44,11 @@ class SENet154(MapOption):
         pool = "avg" if self.spec.map is None else ""
         net: nn.Module = legacy_senet154(pretrained=False, num_classes=0, global_pool=pool)
         return net
+
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename pytorchcv's keys to those of pretrainedmodels."""
+        from avfeat.extract.backbones.nets.senet_keys import from_pytorchcv
+
+        if "features.init_block.conv1.conv.weight" not in state:
+            return state
+        return {from_pytorchcv(key): value for key, value in state.items()}

@@ -16,7 +16,14 @@ from avfeat.extract.backbones.spec import BackboneSpec, Geometry, VisualInput
 from avfeat.extract.weights.registry import WeightsEntry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
+
+# timm's names of the linear layers, the first two of which are convolutions there.
+_TIMM = {
+    "pre_logits.fc1": "classifier.0",
+    "pre_logits.fc2": "classifier.3",
+    "head.fc": "classifier.6",
+}
 
 
 @register
@@ -67,3 +74,16 @@ class VGG19BN(MapOption):
             net.avgpool = nn.Identity()
             net.classifier = unflattened(self.spec)
         return net
+
+    def from_published(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Rename and flatten the linear layers of timm's conversion to those of torchvision."""
+        if "head.fc.weight" not in state:
+            return state
+        found = {}
+        for key, value in state.items():
+            layer, _, kind = key.rpartition(".")
+            linear = _TIMM.get(layer)
+            found[f"{linear}.{kind}" if linear else key] = (
+                value.flatten(1) if linear and kind == "weight" else value
+            )
+        return found

@@ -50,13 +50,20 @@ def place_of(source: Source, sha256: str = "") -> str:
 
 
 def is_cached(entry: WeightsEntry) -> bool:
-    """Whether all files of an entry are there; whether they are right shows when they are used."""
-    return all(
-        any(
-            (path := path_of(leaf, source)) is not None and path.exists() for source in leaf.sources
-        )
-        for leaf in entry.leaves
-    )
+    """Whether all files of an entry are there; whether they are right shows when they are used.
+
+    A file whose pin is damaged does not count: it is refused when it is used.
+    """
+    return all(any(_is_there(leaf, source) for source in leaf.sources) for leaf in entry.leaves)
+
+
+def _is_there(entry: WeightsEntry, source: Source) -> bool:
+    try:
+        pins.read(entry.name, source.file)
+        path = path_of(entry, source)
+    except WeightsError:
+        return False
+    return path is not None and path.exists()
 
 
 def wanted(entry: WeightsEntry) -> dict[str, Any]:
@@ -115,19 +122,18 @@ def find(entry: WeightsEntry) -> WeightsInfo | None:
 def obtain(entry: WeightsEntry, *, progress: download.Progress | None = None) -> WeightsInfo:
     """Verified weights from the cache, downloaded first if need be.
 
-    Sources are tried in the order of the entry. Of processes that start together one downloads.
-    The full hash is pinned.
+    Sources are tried in the order of the entry, and the URLs of each in theirs. Of processes that
+    start together one downloads. The full hash is pinned.
 
     Raises
     ------
     WeightsError
         The cached file is wrong, or no source gave the file: each URL is named with its reason,
-        and so are the path where the file is wanted and the ways to go on without the network.
+        and so are the path where the file is wanted and the ways to go on without the network. Of
+        weights of several parts, all that cannot be had are named.
     """
     if entry.parts:
-        return _together(
-            entry, [(name, obtain(part, progress=progress)) for name, part in entry.parts]
-        )
+        return _obtain_parts(entry, progress)
     found = find(entry)
     if found is None:
         reasons = []
@@ -142,6 +148,18 @@ def obtain(entry: WeightsEntry, *, progress: download.Progress | None = None) ->
     with contextlib.suppress(OSError):  # a cache that others share may be read-only
         _pin(entry, found)
     return found
+
+
+def _obtain_parts(entry: WeightsEntry, progress: download.Progress | None) -> WeightsInfo:
+    infos, errors = [], []
+    for name, part in entry.parts:
+        try:
+            infos.append((name, obtain(part, progress=progress)))
+        except WeightsError as error:
+            errors.append(error)
+    if errors:  # of all parts: whoever brings one by hand wants to know of the others
+        raise WeightsError("\n".join(map(str, errors))) from errors[0]
+    return _together(entry, infos)
 
 
 def adopt(entry: WeightsEntry, source: Source, file: Path, sha256: str) -> WeightsInfo:
@@ -207,12 +225,11 @@ def _arrive(
 ) -> WeightsInfo:
     from avfeat.extract.weights.read import read_state
 
-    sha256 = download.fetch(source.urls, arrival, digest=digest, progress=progress)
-    try:
-        read_state(arrival)  # or a hotel's sign-in page would be pinned as the weights
-    except WeightsError as error:
-        arrival.unlink()
-        raise DownloadError(f"  {source.urls[0]}: {error}") from error
+    def readable(file: Path) -> None:
+        read_state(file)
+
+    # Read before it counts, or a hotel's sign-in page would be pinned as the weights.
+    sha256 = download.fetch(source.urls, arrival, digest=digest, accept=readable, progress=progress)
     path = folder() / place_of(source, sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrival.replace(path)

@@ -34,7 +34,7 @@ def path_of(original: Path) -> Path:
     return original.with_name(original.name + SUFFIX)
 
 
-def read_converted(original: Path, sha256: str) -> dict[str, Tensor]:
+def read_converted(original: Path, sha256: str, *, keep: bool = True) -> dict[str, Tensor]:
     """Read the tensors of a published file, by way of its conversion.
 
     Parameters
@@ -43,6 +43,8 @@ def read_converted(original: Path, sha256: str) -> dict[str, Tensor]:
         A file that was verified, of any format that `read_state` knows.
     sha256
         Of that file, in full.
+    keep
+        Write a conversion if there is none; False writes nothing.
 
     Returns
     -------
@@ -60,6 +62,8 @@ def read_converted(original: Path, sha256: str) -> dict[str, Tensor]:
     if check(original, sha256) == "good":
         return _in_order(converted)
     state = read_state(original)
+    if not keep:
+        return state
     # A read-only cache or a full disk: then without it, the tensors are at hand.
     with contextlib.suppress(OSError, SafetensorError), download.alone(converted):
         if check(original, sha256) != "good":

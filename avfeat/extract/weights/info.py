@@ -20,6 +20,9 @@ class WeightsInfo:
         ``"published"`` or ``"random"``.
     tag, file, sha256, url, licence, citation
         Of the published file; the hash is the full one of the file at hand. None if random.
+    tensors
+        SHA-256 of what the network takes from the file, equal for all files that hold the same; see
+        `avfeat.extract.weights.state.identify`. None if random, or before it was computed.
     seed, method
         Of random weights; None if published.
     path
@@ -36,6 +39,7 @@ class WeightsInfo:
     url: str | None = None
     licence: str | None = None
     citation: str | None = None
+    tensors: str | None = None
     seed: int | None = None
     method: str | None = None
     path: Path | None = field(default=None, compare=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avfeat.digest import ANY, Digest
-from avfeat.errors import UnknownNameError, WeightsError
+from avfeat.errors import UnknownNameError, UsageError, WeightsError
 from avfeat.extract import backbones
 from avfeat.extract.backbones import Backbone
 from avfeat.extract.weights import cache, convert, pins, registry
@@ -45,6 +46,21 @@ def entries() -> dict[str, WeightsEntry]:
     """All weights of all registered backbones, and the parts that some are put together from."""
     found = {entry.name: entry for _, entry in _used()}
     return dict(sorted((registry.entries() | found).items()))
+
+
+def listed() -> list[WeightsEntry]:
+    """All of `entries`, and those of libraries' models (``timm:``, ``torchvision:``) in the cache.
+
+    A model that its library no longer has is left out.
+    """
+    found = entries()
+    for name in sorted(pins.names() - found.keys()):
+        if ":" in name:
+            with contextlib.suppress(UsageError, WeightsError):
+                entry = resolve(name)
+                if entry.name == name and cache.is_cached(entry):
+                    found[name] = entry
+    return list(found.values())
 
 
 def resolve(name: str) -> WeightsEntry:
@@ -85,7 +101,11 @@ def select(names: Sequence[str]) -> list[WeightsEntry]:
 
 
 def describe(entry: WeightsEntry) -> dict[str, Any]:
-    """Describe weights as plain data. ``cached`` is about files being there, not being right."""
+    """Describe weights as plain data.
+
+    ``cached`` is about files being there, not being right; ``problems`` are pins that are damaged,
+    whose files are refused until these are deleted, and do not count as cached.
+    """
     return {
         "name": entry.name,
         "licence": entry.licence,
@@ -104,7 +124,19 @@ def describe(entry: WeightsEntry) -> dict[str, Any]:
         ],
         "size_mib": _size_mib(entry),
         "cached": cache.is_cached(entry),
+        "problems": _problems(entry),
     }
+
+
+def _problems(entry: WeightsEntry) -> list[str]:
+    found = []
+    for leaf in entry.leaves:
+        for source in leaf.sources:
+            try:
+                pins.read(leaf.name, source.file)
+            except WeightsError as error:
+                found.append(str(error))
+    return found
 
 
 def _size_mib(entry: WeightsEntry) -> float | None:
@@ -117,7 +149,10 @@ def _size_mib(entry: WeightsEntry) -> float | None:
 
 
 def _pinned_mib(leaf: WeightsEntry, source: Source) -> float | None:
-    pin = pins.read(leaf.name, source.file)
+    try:
+        pin = pins.read(leaf.name, source.file)
+    except WeightsError:
+        return None  # damaged: `_problems` says so
     return None if pin is None else round(pin.size / 2**20, 3)
 
 

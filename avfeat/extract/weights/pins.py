@@ -12,7 +12,7 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from avfeat import config
 from avfeat.errors import WeightsError
@@ -55,17 +55,22 @@ def path_of(weights: str, file: str) -> Path:
     return folder() / quote(weights, safe="") / f"{quote(file, safe='')}.json"
 
 
+def names() -> set[str]:
+    """Names of all weights that have a pin, damaged or not."""
+    return {unquote(path.parent.name) for path in folder().glob("*/*.json")}
+
+
 def read(weights: str, file: str) -> Pin | None:
     """Return the pin of a file, None before its first use.
 
     Raises
     ------
     WeightsError
-        The pin is there and is none: it was damaged.
+        The pin is there and is none: it was damaged, or cannot be read.
     """
     try:
         return load(path_of(weights, file))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
@@ -74,16 +79,20 @@ def load(path: Path) -> Pin:
 
     Raises
     ------
-    FileNotFoundError
+    FileNotFoundError, NotADirectoryError
         There is none at this path.
     WeightsError
-        It is damaged.
+        It is damaged, or cannot be read.
     """
     wrong = f"{path} is damaged; delete it to pin the file anew"
     try:
         pin = Pin(**json.loads(path.read_bytes()))
     except (TypeError, ValueError) as error:
         raise WeightsError(wrong) from error
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error}") from error
     if not re.fullmatch(r"[0-9a-f]{64}", str(pin.sha256)):
         raise WeightsError(wrong)
     return pin

@@ -1,4 +1,4 @@
-"""Published files to named tensors: torch, safetensors, Keras; no code in them is ever run.
+"""Published files to named tensors: torch, safetensors, Keras, numpy; no code in them is ever run.
 
 A file is recognised by its first bytes, not by its name, which a browser may have changed.
 """
@@ -51,9 +51,10 @@ _ZIP = b"PK\x03\x04"
 def read_state(path: Path) -> dict[str, Tensor]:
     """Read the named tensors of a weights file, in the order of the file.
 
-    Read are torch files of both formats, also as the only file of a zip archive, safetensors, and
-    Keras' HDF5 files, also gzipped. Of the latter, names are ``<layer>/<weight name>`` and the
-    order is that of the layers. Pickled code is refused, nothing is unpacked to disk.
+    Read are torch files of both formats, also as the only file of a zip archive, safetensors,
+    Keras' HDF5 files, also gzipped, and numpy's .npz with arrays of floats. Of Keras' files, names
+    are ``<layer>/<weight name>`` and the order is that of the layers. Pickled code is refused,
+    nothing is unpacked to disk.
 
     Raises
     ------
@@ -96,6 +97,8 @@ def _read(path: Path) -> Any:
             return _keras(file)
         if is_safetensors(path):
             return load_file(path)
+        if head.startswith(_ZIP) and _is_npz(file):
+            return _arrays(file)
         torch_file = _only_member(file) if head.startswith(_ZIP) else file
         with torch.serialization.safe_globals(_array_globals()):
             state = torch.load(torch_file, map_location="cpu", weights_only=True)
@@ -123,6 +126,21 @@ def _as_tensor(value: Any) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind == "f":
         return torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
     return value
+
+
+def _is_npz(file: IO[bytes]) -> bool:
+    """Whether a zip archive holds nothing but numpy arrays."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+    file.seek(0)
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _arrays(file: IO[bytes]) -> dict[str, Any]:
+    import numpy as np
+
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: _as_tensor(arrays[name]) for name in arrays.files}
 
 
 def _only_member(file: IO[bytes]) -> IO[bytes]:

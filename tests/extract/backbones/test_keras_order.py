@@ -173,15 +173,6 @@ def test_there_and_back(
         assert torch.equal(value, state[key])
 
 
-def test_the_spectrogram_layer_of_old_files_is_left_out() -> None:
-    layers = openl3_layers(1, "audio_embedding_layer")
-    kernels = np.zeros((2048, 1, 1, 1025), np.float32)
-    constants = {"real_kernels": kernels, "imag_kernels": kernels, "Variable": kernels[:, 0, 0].T}
-    for name in ("melspectrogram_1", "spectrogram_3"):
-        found = openl3_audio(flat({"input_1": {}, name: constants} | layers))
-        assert found.keys() == openl3_audio(flat(layers)).keys()
-
-
 def test_torchopenl3_checkpoints_map() -> None:
     """59 tensors: ours, and the DFT and mel matrices of its spectrogram layer."""
     net = OpenL3Audio("mel256", 512)

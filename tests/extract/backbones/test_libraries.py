@@ -241,6 +241,27 @@ def test_every_architecture_of_timm_shows_its_conversion() -> None:
         assert next(loading.net.parameters()).is_meta
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_halves_are_widened_as_timm_does(
+    dtype: torch.dtype,
+    file_server: Any,
+    weights_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some large models are published so. Anything else is cast by nobody."""
+    backbone = backbones.get("timm:test_resnet")
+    state = published_state(backbone, timm.create_model("test_resnet"))
+    halves = {k: v.to(dtype) if v.is_floating_point() else v for k, v in state.items()}
+    widened = backbone.from_published(halves)
+    for key, value in state.items():
+        assert torch.equal(widened[key], value.to(dtype).to(value.dtype))
+    doubles = {k: v.double() if v.is_floating_point() else v for k, v in state.items()}
+    publish(backbone, doubles, file_server, tmp_path, monkeypatch)
+    with pytest.raises(WeightsError, match="float64 instead of float32"):
+        backbones.load(backbone, device=CPU)
+
+
 def test_keys_that_timm_leaves_out_itself_are_left_out() -> None:
     """torchvision's Inception file has an auxiliary head; any other surplus is refused."""
     net = timm.create_model("inception_v3.tv_in1k")
@@ -326,7 +347,7 @@ def test_weights_say_where_they_come_from() -> None:
             size_mib=97.79,
         ),
     )
-    assert resnet.licence == "BSD-3-Clause"
+    assert resnet.licence == "BSD-3-Clause (code); no separate statement for the weights"
     assert re.search(r"1512\.03385; recipe: https://github\.com/pytorch/vision/", resnet.citation)
     swag = backbones.get("torchvision:vit_b_16.IMAGENET1K_SWAG_LINEAR_V1")
     assert "SWAG/blob/main/LICENSE" in swag.weights_entry("IMAGENET1K_SWAG_LINEAR_V1").licence

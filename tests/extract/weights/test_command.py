@@ -10,13 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support import Cli
 from weightskit import Bomb, flip, publish, saved, state_of
 
-from avfeat import config
+from avfeat import config, open_store
 from avfeat.extract import backbones
 from avfeat.extract.weights import convert, manage, pins
 from avfeat.extract.weights.registry import Source, WeightsEntry, compose
+from avfeat.testing import make_clip
 
 
 @pytest.fixture
@@ -75,11 +77,58 @@ def test_list(avfeat: Cli, entry: WeightsEntry, made: tuple[Path, str]) -> None:
             }
         ],
         "cached": False,
+        "problems": [],
     }
     assert records["i3d.pgi3d"]["parts"] == {"rgb": "i3d_rgb.pgi3d", "flow": "i3d_flow.pgi3d"}
     avfeat("weights", "fetch", "tiny")
     listed = json.loads(avfeat("weights", "list", "--json").stdout)
     assert [r["name"] for r in listed if r["cached"]] == ["tiny.v1"]
+
+
+def test_list_has_the_models_of_libraries_that_are_in_the_cache(
+    avfeat: Cli, made: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def names() -> set[str]:
+        return {r["name"] for r in json.loads(avfeat("weights", "list", "--json").stdout)}
+
+    before = names()
+    name = "timm:test_resnet.r160_in1k"
+    sources = backbones.get(name).weights_entry("r160_in1k").sources
+    place = config.cache_folder() / "weights" / made[1] / sources[0].file
+    for weights in (name, "timm:gone.v1", "a:b", "elsewhere.v1"):
+        pins.write(
+            pins.Pin(weights, sources[0].file, "", made[1], 1, f"{made[1]}/{sources[0].file}")
+        )
+    assert names() == before  # of one that was deleted, only the pin is left
+    place.parent.mkdir(parents=True)
+    shutil.copy(made[0], place)
+    assert names() == before | {name}
+    assert name in avfeat("weights", "list").stdout
+
+
+@pytest.mark.parametrize("content", ["{", "", "[]"])
+def test_a_damaged_pin_stops_no_listing(
+    avfeat: Cli, entry: WeightsEntry, made: tuple[Path, str], content: str
+) -> None:
+    """One file among many; what uses its weights is stopped."""
+    avfeat("weights", "fetch", "tiny")
+    pin = pins.path_of("tiny.v1", "tiny.pth")
+    pin.write_text(content)
+    refused = [f"{pin} is damaged; delete it to pin the file anew"]
+    for command in (("weights", "list"), ("backbones",), ("backbones", "show", "tiny")):
+        avfeat(*command)
+    records = {r["name"]: r for r in json.loads(avfeat("weights", "list", "--json").stdout)}
+    assert not records["tiny.v1"]["cached"]
+    assert records["tiny.v1"]["problems"] == refused
+    assert str(pin) in avfeat("weights", "list").stdout
+    assert str(pin) in avfeat("weights", "fetch", "tiny", code=2).stderr
+    avfeat("weights", "verify", code=4)
+    pin.unlink()
+    avfeat("weights", "path", "tiny")
+    pin.unlink(missing_ok=True)
+    pin.mkdir()
+    records = {r["name"]: r for r in json.loads(avfeat("weights", "list", "--json").stdout)}
+    assert f"cannot read {pin}" in records["tiny.v1"]["problems"][0]
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny.v1"])
@@ -104,6 +153,15 @@ def test_fetch_goes_on_where_one_fails(
     assert result.stdout.startswith("tiny.v1  ")
     records = json.loads(avfeat("weights", "fetch", "tiny.v2", "tiny", "--json", code=2).stdout)
     assert ["error" in record for record in records] == [True, False]
+
+
+def test_fetch_says_why_by_its_exit_code(
+    avfeat: Cli, entry: WeightsEntry, weights_cache: Path
+) -> None:
+    """A cache that cannot be written is another matter than weights that cannot be had."""
+    weights_cache.write_text("no folder")
+    result = avfeat("weights", "fetch", "tiny", code=1)
+    assert f"cannot write {weights_cache}" in result.stderr
 
 
 def test_fetch_of_unknown_names_fetches_nothing(
@@ -314,6 +372,37 @@ def test_import_of_nothing(avfeat: Cli, made: tuple[Path, str]) -> None:
     assert "does not exist" in avfeat("weights", "import", "no", "--as", "tiny", code=2).stderr
     assert "Missing option '--as'" in avfeat("weights", "import", made[0], code=2).stderr
     assert "is a directory" in avfeat("weights", "import", ".", "--as", "tiny", code=2).stderr
+
+
+def test_a_store_goes_on_whichever_mirror_served(
+    tiny: Any, avfeat: Cli, file_server: Any, made: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Rows depend on the tensors; files of other bytes that hold the same make one recipe."""
+    media = tmp_path / "videos"
+    media.mkdir()
+    make_clip(media / "a.mp4", fps=8, size=(160, 120), duration=1.0)
+    state = state_of(tiny)
+    plain = {k: v for k, v in state.items() if not k.startswith("5.")}
+    save_file(plain, tmp_path / "model.safetensors")
+    file_server.files["a.pth"] = made[0].read_bytes()
+    file_server.files["b.safetensors"] = (tmp_path / "model.safetensors").read_bytes()
+    file_server.files["c.pth"] = saved(state_of(tiny, seed=4), tmp_path / "c.pth")[0]
+    run = ("extract", "-b", "tiny", "-d", "folder", "--data", media, "--device", "cpu")
+    fingerprints = []
+    for number, file in enumerate(("a.pth", "b.safetensors")):
+        shutil.rmtree(config.cache_folder() / "weights", ignore_errors=True)
+        publish(tiny, Source((file_server.url(file),), file))
+        avfeat(*run)
+        store = open_store("features/folder/tiny")
+        assert len(store.ids()) == number + 1
+        fingerprints.append(store.fingerprint)
+        shutil.copy(media / "a.mp4", media / "b.mp4")
+    assert fingerprints[0] == fingerprints[1]
+    assert torch.equal(torch.from_numpy(store["a.mp4"]), torch.from_numpy(store["b.mp4"]))
+
+    shutil.rmtree(config.cache_folder() / "weights")
+    publish(tiny, Source((file_server.url("c.pth"),), "c.pth"))
+    assert "weights.sha256" in avfeat(*run, code=2).stderr
 
 
 def test_backbones_without_published_weights(avfeat: Cli) -> None:

@@ -64,6 +64,27 @@ def test_arrays_of_floats_are_tensors(tmp_path: Path, new_format: bool) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+def test_numpy_archives(tmp_path: Path) -> None:
+    arrays = {"pca_means": np.arange(3.0), "half": np.ones((2, 2), dtype=np.float32)}
+    path = tmp_path / "x"
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    same(read_state(path), {key: torch.from_numpy(value) for key, value in arrays.items()})
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    assert len(read_state(path)) == 2
+
+    with path.open("wb") as file:
+        np.savez(file, odd=np.array([Bomb(tmp_path / "ran")], dtype=object))
+    with pytest.raises(WeightsError, match=r"no file of plain tensors.*allow_pickle=False"):
+        read_state(path)
+    assert not (tmp_path / "ran").exists()
+    with path.open("wb") as file:
+        np.savez(file, names=np.array(["a"]))
+    with pytest.raises(WeightsError, match="'names' is ndarray"):
+        read_state(path)
+
+
 def test_safetensors(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / "x.safetensors")
     found = read_state(tmp_path / "x.safetensors")

@@ -54,6 +54,7 @@ def test_downloaded_once_verified_and_loaded(
         "url": file_server.url("tiny.pth"),
         "licence": "CC0-1.0",
         "citation": "none",
+        "tensors": info.tensors,
         "seed": None,
         "method": None,
     }
@@ -349,6 +350,107 @@ def test_a_sign_in_page_is_not_pinned(tiny: Any, file_server: Any, weights_cache
     assert not list(weights_cache.rglob("model.bin"))
 
 
+def test_mirrors_are_tried_in_order_where_no_digest_is_known(
+    tiny: Any, file_server: Any, weights_cache: Path, tmp_path: Path
+) -> None:
+    """A page that one of them serves instead is no reason to stop, and is its fault alone."""
+    body, sha256 = saved(state_of(tiny), tmp_path / "made.pth")
+    page = b"<html>sign in to the hotel's network</html>"
+    file_server.files.update({"page/model.bin": page, "good/model.bin": body})
+    dead = "http://127.0.0.1:1/model.bin"
+    page_url, good_url = (file_server.url(f"{name}/model.bin") for name in ("page", "good"))
+
+    publish(tiny, Source((dead, page_url), "model.bin"))
+    with pytest.raises(WeightsError) as caught:
+        backbones.resolve_weights("tiny")
+    lines = {line.split(": ")[0].strip(): line for line in str(caught.value).splitlines()}
+    assert "cannot connect" in lines[dead] and "plain tensors" not in lines[dead]
+    assert "is no file of plain tensors" in lines[page_url]
+    assert pins.read("tiny.v1", "model.bin") is None
+    assert not [path for path in weights_cache.rglob("model.bin*") if path.suffix != ".lock"]
+
+    publish(tiny, Source((dead, page_url, good_url), "model.bin"))
+    assert backbones.resolve_weights("tiny").sha256 == sha256
+    assert file_server.requests == ["page/model.bin", "page/model.bin", "good/model.bin"]
+
+
+def test_other_files_of_the_same_tensors_are_one_recipe(
+    tiny: Any, file_server: Any, weights_cache: Path, tmp_path: Path
+) -> None:
+    """Saved anew, in another order, without counter and classifier: the network gets the same."""
+    state = state_of(tiny)
+    plain = {k: v for k, v in reversed(state.items()) if not k.startswith("5.")}
+    del plain["1.num_batches_tracked"]
+    other = {**state, "1.bias": state["1.bias"].nextafter(torch.tensor(9.0))}
+    swapped = {**state, "1.bias": state["1.weight"], "1.weight": state["1.bias"]}
+    infos = []
+    for number, one in enumerate((state, plain, other, swapped)):
+        if one is plain:
+            save_file(plain, tmp_path / "x")
+            body = (tmp_path / "x").read_bytes()
+        else:
+            body, _ = saved(one, tmp_path / "x")
+        file_server.files[f"{number}"] = body
+        publish(tiny, Source((file_server.url(f"{number}"),), f"{number}"))
+        infos.append(backbones.resolve_weights("tiny"))
+        assert backbones.peek_weights(tiny(), tiny.published["v1"]) == infos[-1]
+    assert len({info.sha256 for info in infos}) == 4
+    first, second, *others = (info.tensors for info in infos)
+    assert first == second
+    assert len({first, *others}) == 3
+    assert first is not None and re.fullmatch("[0-9a-f]{64}", first)
+
+
+@pytest.mark.parametrize("precise", [False, True], ids=["as-read", "by-conversion"])
+@pytest.mark.parametrize(
+    ("dtype", "word"),
+    [(torch.float16, "float16"), (torch.int32, "int32"), (torch.float64, "float64")],
+)
+def test_another_type_is_named_key_by_key(
+    tiny: Any,
+    file_server: Any,
+    weights_cache: Path,
+    tmp_path: Path,
+    dtype: torch.dtype,
+    word: str,
+    precise: bool,
+) -> None:
+    """Loading would cast without a word, and round what is not there any more."""
+    state = {key: value.to(dtype) for key, value in state_of(tiny).items()}
+    state["1.num_batches_tracked"] = torch.tensor(7, dtype=torch.int32)
+    for _ in range(1 + precise):
+        with pytest.raises(WeightsError) as caught:
+            load_from(tiny, file_server, tmp_path, state)
+    assert str(caught.value).endswith(
+        f"does not fit tiny.v1: 5 of another type: 0.weight {word} instead of float32, "
+        f"1.weight {word} instead of float32, 1.bias {word} instead of float32, …"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.int64])
+def test_counters_are_of_any_integers(
+    tiny: Any, file_server: Any, weights_cache: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    state = {**state_of(tiny), "1.num_batches_tracked": torch.tensor(7, dtype=dtype)}
+    assert load_from(tiny, file_server, tmp_path, state).weights.source == "published"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "word"), [(torch.float32, "float32"), (torch.bool, "bool")], ids=str
+)
+def test_counters_are_no_other_numbers(
+    tiny: Any,
+    file_server: Any,
+    weights_cache: Path,
+    tmp_path: Path,
+    dtype: torch.dtype,
+    word: str,
+) -> None:
+    state = {**state_of(tiny), "1.num_batches_tracked": torch.tensor(7, dtype=dtype)}
+    with pytest.raises(WeightsError, match=rf"1 of another type: 1\.num_batches_tracked {word} "):
+        load_from(tiny, file_server, tmp_path, state)
+
+
 @pytest.mark.parametrize("kind", ["md5", "sha1", "git-blob"])
 def test_digests_of_other_kinds(
     tiny: Any, file_server: Any, weights_cache: Path, tmp_path: Path, kind: str
@@ -491,7 +593,7 @@ def test_weights_put_together_from_files(
         calibrate(net, tiny(), seed=seed)
         with torch.no_grad():
             assert torch.equal(columns, net(tiny().to_input(items)))
-    assert cache.find(twin().weights_entry("both")) == info
+    assert cache.find(twin().weights_entry("both")) == replace(info, tensors=None)
     assert file_server.requests == ["left.pth", "right.pth"]
 
 
@@ -509,6 +611,18 @@ def test_a_part_that_is_missing_or_wrong(twin: Any, weights_cache: Path) -> None
         backbones.load("twin", device=CPU)
 
 
+def test_all_parts_that_cannot_be_had_are_named(
+    twin: Any, file_server: Any, weights_cache: Path
+) -> None:
+    file_server.files.clear()
+    with pytest.raises(WeightsError) as caught:
+        backbones.resolve_weights("twin")
+    for part in ("left", "right"):
+        assert f"weights tiny.{part} are not in the cache" in str(caught.value)
+        assert file_server.url(f"{part}.pth") in str(caught.value)
+        assert f"--as tiny.{part}" in str(caught.value)
+
+
 def test_composed_entries(tiny: Any, served: WeightsEntry) -> None:
     other = replace(served, name="tiny.v2", licence="MIT")
     entry = registry.compose("tiny.both", {"a": served, "b": other, "c": served})
@@ -524,12 +638,17 @@ def test_every_entry_of_the_list_is_sound() -> None:
         assert bool(entry.sources) != bool(entry.parts)
         for source in entry.sources:
             assert source.urls and all(url.endswith("/" + source.file) for url in source.urls)
-            kind, _, value = str(source.digest).partition(":")
+            kind, _, value = (source.digest or "").partition(":")
             # Some publishers put the first digits into the name: a typing error would show.
             if kind in ("sha256", "sha1"):
                 assert value[:8] in source.file
-    digests = [s.digest for entry in registry.entries().values() for s in entry.sources]
+        # A file has one pin.
+        assert len({source.file for source in entry.sources}) == len(entry.sources)
+    sources = [s for entry in registry.entries().values() for s in entry.sources]
+    digests = [s.digest for s in sources if s.digest is not None]
     assert len(set(digests)) == len(digests)  # nor was one copied from another entry
+    urls = [url for s in sources for url in s.urls]
+    assert len(set(urls)) == len(urls)
 
 
 def test_every_tag_has_an_entry_and_every_entry_a_network() -> None:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, get_args
 
 import timm
 import timm.models
+import torch
 from timm.data.config import resolve_data_config
 from timm.models import _builder
 from torch import Tensor, nn
@@ -37,6 +38,7 @@ _TIMM = "Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861"
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 # torch.hub's convention: the first digits of the SHA-256 end the name.
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.")
+_HALVES = (torch.float16, torch.bfloat16)
 _BUILDING = threading.Lock()
 
 
@@ -68,9 +70,14 @@ class TimmModel(LibraryModel):
             converted = loading.convert(state)
         except (AssertionError, AttributeError, TypeError) as error:
             raise WeightsError(f"timm cannot convert it: {error}") from error
+        own = loading.net.state_dict()
         if not loading.strict:  # where timm knows that files of the model have more than it uses
-            converted = {key: value for key, value in converted.items() if key in loading.keys}
-        return converted
+            converted = {key: value for key, value in converted.items() if key in own}
+        return {
+            # Some models are published in half precision, which loading widens without loss.
+            key: value.to(own[key].dtype) if key in own and value.dtype in _HALVES else value
+            for key, value in converted.items()
+        }
 
 
 def make(model: str) -> TimmModel:
@@ -241,10 +248,6 @@ class _Loading:
     net: nn.Module  # on the meta device: only names and shapes are looked at
     filter: Callable[..., dict[str, Tensor]] | None
     strict: bool
-
-    @property
-    def keys(self) -> set[str]:
-        return set(self.net.state_dict())
 
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         if self.filter is None:

@@ -27,6 +27,8 @@ from avfeat.extract.weights.registry import Source, WeightsEntry
 
 # Heads that only training uses. Files have them, and so must the network that files are fitted to.
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
+# torchvision states one for a few weights only; its own is about code.
+_LICENCE = "BSD-3-Clause (code); no separate statement for the weights"
 _PAPER = re.compile(r"`([^`]+?)\s*<(https?://[^>]+)>`")
 _HASHED = re.compile(r"-([0-9a-f]{8,64})\.")
 
@@ -172,7 +174,7 @@ def _entry(name: str, weights: Any, paper: str, *, drop: tuple[str, ...]) -> Wei
             ),
         ),
         trained_on="ImageNet-1k" if "IMAGENET1K" in name else "not stated",
-        licence=weights.meta.get("license", "BSD-3-Clause"),  # the library's where none is stated
+        licence=weights.meta.get("license", _LICENCE),
         citation="; ".join(filter(None, [paper, recipe and f"recipe: {recipe}"])),
         drop=drop,
     )

@@ -34,8 +34,6 @@ _ROLES = frozenset(role for weights in _WEIGHTS.values() for role in weights)
 # Keras 1, which wrote the files of VGG19, called them block1_conv1_W_1:0 and block1_conv1_b_1:0.
 _OLD_NAME = re.compile(r"_(W|b)(_\d+)?$")
 _OLD_ROLES = {"W": "kernel", "b": "bias"}
-# OpenL3's files of version 0.2 begin with the constants of the spectrogram layer.
-_SPECTROGRAM = re.compile(r"(mel)?spectrogram(_\d+)?/")
 _VGG19_TOP = frozenset({"fc1", "fc2", "predictions"})
 
 
@@ -127,7 +125,7 @@ def openl3_audio(state: Mapping[str, Tensor]) -> State:
     """Weights of `OpenL3Audio` from an openl3 .h5 file or a torchopenl3 checkpoint.
 
     They are the same for all embedding sizes. The constants of the spectrogram, which
-    torchopenl3 keeps under ``speclayer.`` and openl3 0.2 in front, are left out.
+    torchopenl3 keeps under ``speclayer.``, are left out.
 
     Raises
     ------
@@ -184,9 +182,7 @@ def _openl3(state: Mapping[str, Tensor], network: Callable[[], nn.Module]) -> St
         return {key: value for key, value in state.items() if not key.startswith("speclayer.")}
     with torch.device("meta"):  # the layers' names and shapes, no memory
         layers = layers_of(network())
-    return keras_to_torch(
-        {key: array for key, array in state.items() if not _SPECTROGRAM.match(key)}, layers
-    )
+    return keras_to_torch(state, layers)
 
 
 def _vgg19_layers() -> dict[str, Layer]:
