@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from avfeat.extract import transforms
 from avfeat.extract.backbones.spec import FlowMethod, Geometry, VisualInput
+from avfeat.extract.media.picture import Picture
+from avfeat.extract.media.types import Region
 
 #: Frames handled at once; bounds memory whatever the clip's length.
 _CHUNK_FRAMES = 16
@@ -51,22 +54,40 @@ class VisualItems:
             for wanted in inputs.values()
             if wanted.stream != "rgb"
         }
-        self._rgb: NDArray[np.uint8] | None = None
+        # Flow is computed on what the crop cuts off too.
+        self._uncropped = {geometry for geometry, _ in self._flows}
+        self._picture: Picture | None = None
         self._resized: dict[Geometry, NDArray[np.uint8]] = {}
         self._frames: list[dict[Geometry, NDArray[np.uint8]]] = []
         self._times: list[float] = []
 
-    def push(self, rgb: NDArray[np.uint8], seconds: float) -> None:
-        """Take the next frame, uint8 [H, W, 3], and its time."""
-        if rgb is not self._rgb:  # the same array where a frame is sampled twice
+    def push(self, picture: Picture, seconds: float) -> None:
+        """Take the next frame and its time; the frame is converted here, in this thread."""
+        if picture is not self._picture:  # the same object where a frame is sampled twice
             started = time.perf_counter()
-            self._rgb = rgb
-            self._resized = {g: transforms.resize(g, rgb) for g in self._geometries}
+            self._picture = picture
+            self._resized = self._resize(picture)
             self.seconds += time.perf_counter() - started
         self._frames.append(self._resized)
         self._times.append(seconds)
         if len(self._frames) == _CHUNK_FRAMES:
             self._flush(last=False)
+
+    def _resize(self, picture: Picture) -> dict[Geometry, NDArray[np.uint8]]:
+        """Resize a frame to every geometry, and crop where nobody needs the rest."""
+        size = (picture.height, picture.width)
+        if self._uncropped:
+            region = Region(0, picture.height, 0, picture.width)
+        else:
+            needed = [transforms.needed(geometry, *size) for geometry in self._geometries]
+            region = reduce(Region.union, needed)
+        rgb = picture.region(region)
+        return {
+            geometry: transforms.resize(geometry, rgb)
+            if geometry in self._uncropped
+            else transforms.cropped(geometry, rgb, region, size)
+            for geometry in self._geometries
+        }
 
     def finish(self) -> None:
         """Emit what is left when there are no more frames."""
@@ -93,7 +114,9 @@ class VisualItems:
             entries: np.ndarray
             if wanted.stream == "rgb":
                 if geometry not in crops:
-                    crops[geometry] = transforms.crop(geometry, pictures[geometry])
+                    crops[geometry] = pictures[geometry]
+                    if geometry in self._uncropped:
+                        crops[geometry] = transforms.crop(geometry, pictures[geometry])
                 entries = crops[geometry]
             else:
                 frames, flows, stamps = moving[geometry, wanted.flow]

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from avfeat.extract import flow as flow_module
 from avfeat.extract import transforms
 from avfeat.extract.backbones import Geometry, VisualInput
 from avfeat.extract.items import Cutter, VisualItems
+from avfeat.extract.media import Picture, Region
 
 SMALL = Geometry(resize=12, crop=8)
 
@@ -61,7 +63,11 @@ def fake_flow(pictures: np.ndarray, **_: Any) -> np.ndarray:
     return (values[1:] - values[:-1])[..., :2]
 
 
-def run(inputs: dict[str, VisualInput], pictures: list[np.ndarray]) -> dict[str, Any]:
+def pictures_of(arrays: list[np.ndarray]) -> list[Picture]:
+    return [Picture(VideoFrame.from_ndarray(array, format="rgb24")) for array in arrays]
+
+
+def run(inputs: dict[str, VisualInput], pictures: list[Picture]) -> dict[str, Any]:
     found: dict[str, list[Any]] = {name: [] for name in inputs}
     items = VisualItems(inputs, lambda name, *chunk: found[name].append(chunk), device="cpu")
     for number, picture in enumerate(pictures):
@@ -91,7 +97,7 @@ def test_flow_goes_to_the_next_frame_and_the_last_is_repeated(
             "flow": VisualInput(**one, stream="flow"),
             "both": VisualInput(**one, stream="rgb+flow"),
         },
-        pictures := frames(n),
+        pictures_of(pictures := frames(n)),
     )
     assert sum(calls) == n - 1  # once per pair, for both backbones that want it
 
@@ -116,7 +122,8 @@ def test_windows_centred_on_each_second(monkeypatch: pytest.MonkeyPatch) -> None
     centred = {"frames": 16, "stride": 8, "padding": 4, "geometry": SMALL}
     pictures = frames(80)
     found = run(
-        {"rgb": VisualInput(**centred), "flow": VisualInput(**centred, stream="flow")}, pictures
+        {"rgb": VisualInput(**centred), "flow": VisualInput(**centred, stream="flow")},
+        pictures_of(pictures),
     )
     crops = np.stack([transforms.apply(SMALL, picture) for picture in pictures])
     items, times = found["rgb"]
@@ -130,17 +137,44 @@ def test_windows_centred_on_each_second(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_geometry_is_applied_once_per_distinct_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Geometry] = []
-    real = transforms.resize
+    real = transforms.cropped
 
-    def counting(geometry: Geometry, rgb: np.ndarray) -> np.ndarray:
+    def counting(geometry: Geometry, *rest: Any) -> np.ndarray:
         calls.append(geometry)
-        return real(geometry, rgb)
+        return real(geometry, *rest)
 
-    monkeypatch.setattr(transforms, "resize", counting)
+    monkeypatch.setattr(transforms, "cropped", counting)
     other = Geometry((8, 8))
-    picture = frames(1)[0]
+    (picture,) = pictures_of(frames(1))
     run(
         {"a": VisualInput(SMALL), "b": VisualInput(SMALL), "c": VisualInput(other)},
-        [picture, picture, *frames(2)],
+        [picture, picture, *pictures_of(frames(2))],
     )
     assert sorted(calls, key=str) == sorted([SMALL, other] * 3, key=str)
+
+
+@pytest.mark.parametrize("flow", [False, True], ids=["crops", "crops and flow"])
+def test_geometries_share_one_conversion(flow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what they need together: the centre, or everything where flow is computed."""
+    monkeypatch.setattr(flow_module, "flow", fake_flow)
+    regions: list[Region] = []
+    real = Picture.region
+
+    def counting(self: Picture, wanted: Region) -> np.ndarray:
+        regions.append(wanted)
+        return real(self, wanted)
+
+    monkeypatch.setattr(Picture, "region", counting)
+    rgb = np.random.default_rng(3).integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    frame = VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv420p")
+    inputs = {
+        "narrow": VisualInput(Geometry(45, 20)),
+        "wide": VisualInput(Geometry(30, 28)),
+        **({"flow": VisualInput(Geometry(30, 28), stream="flow")} if flow else {}),
+    }
+    found = run(inputs, [Picture(frame)])
+    assert len(regions) == 1
+    assert (regions[0] == Region(0, 90, 0, 160)) == flow
+    whole = frame.to_ndarray(format="rgb24")
+    for name in ("narrow", "wide"):
+        assert np.array_equal(found[name][0][0], transforms.apply(inputs[name].geometry, whole))

@@ -1,6 +1,7 @@
 """Media in: one open per clip, frames by a named sampling rule, sound decoded once."""
 
 from avfeat.extract.media.audio import Rate
+from avfeat.extract.media.picture import Picture
 from avfeat.extract.media.probe import locate_window, probe
 from avfeat.extract.media.reader import ClipReader
 from avfeat.extract.media.sampling import SAMPLING_RULES, sample_count
@@ -9,6 +10,7 @@ from avfeat.extract.media.types import (
     DecodeReport,
     Frame,
     MediaInfo,
+    Region,
     Sampling,
     VideoInfo,
     Window,
@@ -21,7 +23,9 @@ __all__ = [
     "DecodeReport",
     "Frame",
     "MediaInfo",
+    "Picture",
     "Rate",
+    "Region",
     "Sampling",
     "VideoInfo",
     "Window",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from avfeat.extract.media.picture import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,34 @@ class Sampling:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A part of a picture: rows ``[top, bottom)``, columns ``[left, right)``, in pixels."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def holds(self, other: Region) -> bool:
+        """Whether another region lies within this one."""
+        return (
+            self.top <= other.top
+            and other.bottom <= self.bottom
+            and self.left <= other.left
+            and other.right <= self.right
+        )
+
+    def union(self, other: Region) -> Region:
+        """Return the smallest region that holds both."""
+        return Region(
+            min(self.top, other.top),
+            max(self.bottom, other.bottom),
+            min(self.left, other.left),
+            max(self.right, other.right),
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One sampled frame.
@@ -94,13 +126,18 @@ class Frame:
         Number of the sample in the window, from 0.
     time
         Timestamp of the source frame in seconds from the window's start; may be negative.
-    rgb
-        uint8 [H, W, 3], upright. The very same array when a source frame is sampled several times.
+    picture
+        The source frame, not yet converted. The very same object when it is sampled several times.
     """
 
     index: int
     time: float
-    rgb: NDArray[np.uint8]
+    picture: Picture
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """The whole picture, uint8 ``[H, W, 3]``, upright; not to be written to."""
+        return self.picture.rgb()
 
 
 @dataclass(slots=True)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from avfeat.errors import MediaError
 from avfeat.extract.media.container import Media
+from avfeat.extract.media.picture import Picture
 from avfeat.extract.media.sampling import Timeline, exact, select
 from avfeat.extract.media.scan import Scan, decode, scan_window
 from avfeat.extract.media.types import DecodeReport, Frame, Sampling, Window
@@ -42,9 +42,9 @@ def read_frames(
         for index, position in enumerate(positions.tolist())
     )
     names = scan.names(np.array([position for position, _, _ in asked], dtype=np.int64))
-    matched = _matched(media, scan, names, report)
-    for (_, which, index), (name, frame) in zip(asked, matched, strict=True):
-        yield which, Frame(index, float(scan.time(name) - start), frame.rgb(rotation // 90))
+    matched = _matched(media, scan, names, report, turns=rotation // 90)
+    for (_, which, index), (name, picture) in zip(asked, matched, strict=True):
+        yield which, Frame(index, float(scan.time(name) - start), picture)
 
 
 def _short(timeline: Timeline, window: Window, *, ended: bool) -> float:
@@ -58,33 +58,18 @@ def _short(timeline: Timeline, window: Window, *, ended: bool) -> float:
     return max(0.0, missing_after) + max(0.0, float(first - exact(window.start)))
 
 
-class _Decoded:
-    """A decoded frame that is converted to RGB at most once."""
-
-    def __init__(self, frame: VideoFrame) -> None:
-        self._frame = frame
-        self._rgb: NDArray[np.uint8] | None = None
-
-    def rgb(self, turns: int) -> NDArray[np.uint8]:
-        """Return uint8 [H, W, 3], turned counter-clockwise by quarter turns."""
-        if self._rgb is None:
-            pixels = self._frame.to_ndarray(format="rgb24")
-            self._rgb = np.ascontiguousarray(np.rot90(pixels, turns)).astype(np.uint8, copy=False)
-        return self._rgb
-
-
 def _matched(
-    media: Media, scan: Scan, names: list[int], report: DecodeReport
-) -> Iterator[tuple[int, _Decoded]]:
+    media: Media, scan: Scan, names: list[int], report: DecodeReport, *, turns: int
+) -> Iterator[tuple[int, Picture]]:
     """Pair each asked name (pts or ordinal, ascending) with its frame, or with a neighbour of it.
 
     A frame that never comes out of the decoder is replaced by the nearest earlier one that did, or
     the first later one, and counted once as corrupt.
     """
     at = 0
-    last: tuple[int, _Decoded] | None = None
+    last: tuple[int, Picture] | None = None
     for name, frame in _decoded(media, scan, names, report):
-        this = (name, _Decoded(frame))
+        this = (name, Picture(frame, turns))
         lost = {n for n in names[at:] if n < name} if names[at] < name else set()
         report.corrupt_frames += len(lost)
         while at < len(names) and names[at] < name:

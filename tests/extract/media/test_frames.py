@@ -138,7 +138,8 @@ def test_rules_by_the_numbers(
 def test_a_frame_sampled_twice_is_converted_once(clip: MakeClip) -> None:
     path = clip("slow.mp4", fps=2)
     frames = sampled(path, "on-screen", Window(0, 4, whole=True), 32)
-    assert len({id(frame.rgb) for frame in frames}) == 8
+    assert len({id(frame.picture) for frame in frames}) == 8
+    assert frames[0].picture is frames[3].picture
     assert frames[0].rgb is frames[3].rgb
     assert frames[0].rgb.dtype == np.uint8
     assert frames[0].rgb.shape == (SIZE[1], SIZE[0], 3)
