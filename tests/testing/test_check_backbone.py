@@ -278,6 +278,72 @@ class Forgetful(AudioInput):
     gain: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Silent(VisualInput):
+    """An input that leaves a part of its recipe out."""
+
+    hidden: ClassVar[str] = ""
+
+    def recipe(self) -> dict[str, Any]:
+        return {k: v for k, v in VisualInput.recipe(self).items() if k != self.hidden}
+
+
+@dataclass(frozen=True, slots=True)
+class Nameless(AudioInput):
+    """An input that does not say what its front end is."""
+
+    def recipe(self) -> dict[str, Any]:
+        return {k: v for k, v in AudioInput.recipe(self).items() if k != "front_end"}
+
+
+@pytest.mark.parametrize(
+    ("hidden", "field"),
+    [
+        *(("colour", "colour"), ("mean", "mean"), ("padding", "padding")),
+        *(("resize", "geometry.resize"), ("crop", "geometry.crop")),
+        ("interpolation", "geometry.interpolation"),
+    ],
+)
+def test_every_field_of_an_input_must_be_in_the_recipe(
+    hidden: str, field: str, known: Callable[[type[Backbone]], Backbone]
+) -> None:
+    class Hiding(Silent):
+        pass
+
+    Hiding.hidden = hidden
+
+    class Broken(Backbone):
+        spec = replace(SPEC, input=Hiding(Geometry(40, 32)))
+
+        def build(self) -> nn.Module:
+            return Mean()
+
+    with pytest.raises(AssertionError, match=f"the same when the input's {field} changes"):
+        check_backbone(known(Broken))
+
+
+def test_libraries_of_the_network_must_be_in_the_recipe(
+    known: Callable[[type[Backbone]], Backbone],
+) -> None:
+    class Foreign(Backbone):
+        spec = SPEC
+
+        def build(self) -> nn.Module:
+            from pytorchcv.models.common.conv import conv3x3_block
+
+            return nn.Sequential(
+                conv3x3_block(in_channels=3, out_channels=6), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            )
+
+    class Named(Foreign):
+        libraries = ("PyTorchCV",)
+
+    with pytest.raises(AssertionError, match=r"made of pytorchcv, of which.*Name in `libraries`"):
+        check_backbone(known(Foreign))
+    unregister(SPEC.name)
+    check_backbone(known(Named))
+
+
 @dataclass(frozen=True)
 class Unwritable(BackboneSpec):
     """A spec whose recipe JSON changes."""
@@ -297,6 +363,10 @@ class Unwritable(BackboneSpec):
             "stays the same when the input's gain changes",
         ),
         (
+            replace(tiny.TinyAudio.spec, name="under_test", input=Nameless(16000, 15600, 16000)),
+            "stays the same when the input's front_end changes",
+        ),
+        (
             Unwritable(**{name: getattr(SPEC, name) for name in BackboneSpec.__slots__}),
             "does not survive JSON",
         ),
@@ -305,7 +375,7 @@ class Unwritable(BackboneSpec):
             "60 s of media give fewer than two rows",
         ),
     ],
-    ids=["name", "batch", "dim", "gain", "json", "long"],
+    ids=["name", "batch", "dim", "gain", "front_end", "json", "long"],
 )
 def test_wrong_specs_are_told(
     spec: BackboneSpec, words: str, known: Callable[[type[Backbone]], Backbone]

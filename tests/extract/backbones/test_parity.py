@@ -29,7 +29,7 @@ from parity_cases import (
 from parity_published import gzipped, published
 from parity_record import record_network, record_rounding, relative
 from parity_tensorflow import QUESTIONS, ask
-from torch import Tensor, nn
+from torch import Tensor
 
 from avfeat.extract import backbones
 from avfeat.extract.weights.random import smooth_items
@@ -87,7 +87,7 @@ def test_rows_equal_the_oracles(loaded: Loaded, variant: str) -> None:
 
     assert (rows.dtype, tuple(rows.shape)) == (torch.float32, (1, *backbone.spec.row_shape))
     inputs = backbone.to_input(items)
-    varied = changed(case, extract._net, inputs)
+    varied = changed(case, backbone, calibrated(loaded.name) if case.directed else {}, inputs)
     moved = None
     for oracle in case.oracles[variant]:
         network = oracle.build(loaded.tensors)
@@ -106,9 +106,15 @@ def test_rows_equal_the_oracles(loaded: Loaded, variant: str) -> None:
         assert rows.min() >= 0
 
 
-def changed(case: Case, net: nn.Module, inputs: Tensor) -> Tensor:
-    """Inputs with a thousandth of noise. No gradient passes the steps behind VGGish's PCA."""
-    return directed(getattr(net, "net", net), inputs) if case.directed else noisy(inputs)
+def changed(
+    case: Case, backbone: backbones.Backbone, state: dict[str, Tensor], inputs: Tensor
+) -> Tensor:
+    """Inputs with a thousandth of noise, for a network with these weights."""
+    if not case.directed:
+        return noisy(inputs)
+    net = backbone.build().eval()
+    net.load_state_dict(state)
+    return directed(getattr(net, "net", net), inputs)  # no gradient passes the steps of a PCA
 
 
 # Options that build the same network as without them. Of what goes into it, and of when, other
@@ -233,9 +239,7 @@ def test_rows_equal_tensorflows(name: str, tmp_path: Path) -> None:
     state = calibrated(question.backbone)
     items = smooth_items(backbone.spec.input, 2, torch.Generator().manual_seed(21))
     inputs = backbone.to_input(items)
-    net = backbone.build().eval()
-    net.load_state_dict(state)
-    varied = changed(case, net, inputs)
+    varied = changed(case, backbone, state, inputs)
     answer = ask(question, state, tmp_path, input=inputs, moved=varied, items=items)
     layout = case.files[""]
     file = tmp_path / (question.file or layout.file)
