@@ -94,6 +94,13 @@ class WeightsError(AvfeatError):
     exit_code = 2
 
 
+class EngineError(AvfeatError):
+    """A network that an engine cannot run, or runs to other numbers than torch."""
+
+    kind = "engine"
+    exit_code = 2
+
+
 class StoreError(AvfeatError):
     """A folder that is no store, or a store that cannot be used as asked."""
 
@@ -136,6 +143,13 @@ class ReadError(StoreError, OSError):
     """A file or folder of the store is there but cannot be read."""
 
     kind = "read"
+
+
+class ClusterError(AvfeatError):
+    """Workers of a cluster that cannot be reached, do not fit, or died."""
+
+    kind = "cluster"
+    exit_code = 1
 
 
 class WriteError(AvfeatError, OSError):

@@ -38,6 +38,8 @@ class Backbone(ABC):
     decided_by
         What decides on the unnamed default of each of `axes` in `adapted`: ``"data set"``,
         ``"device"``, or ``""`` where nothing does. Empty: nothing on any.
+    converts
+        Whether OpenVINO is known to run the network (True), or not to (False); None has it tried.
     libraries
         Distributions, as pip names them, that rows depend on and whose version the recipe is to
         name, beyond `avfeat.manifests.recipe.LIBRARIES` of the modality and the backbone's own
@@ -64,6 +66,7 @@ class Backbone(ABC):
     spec: BackboneSpec
     axes: ClassVar[tuple[tuple[str, ...], ...]] = ()
     decided_by: ClassVar[tuple[str, ...]] = ()
+    converts: ClassVar[bool | None] = None
     libraries: ClassVar[tuple[str, ...]] = ()
     distribution: str | None = None
 

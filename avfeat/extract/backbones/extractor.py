@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from avfeat import download
 from avfeat.errors import UnknownNameError, UsageError, WeightsError
+from avfeat.extract import engines
 from avfeat.extract.backbones.base import Backbone
 from avfeat.extract.backbones.registry import get
 from avfeat.extract.backbones.spec import BackboneSpec
@@ -17,8 +19,6 @@ from avfeat.extract.weights.registry import WeightsEntry
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-Precision = Literal["fp32", "bf16"]
 
 
 class Extractor:
@@ -31,25 +31,29 @@ class Extractor:
     weights : WeightsInfo
         What was loaded; `WeightsInfo.to_dict` is ready for a recipe.
     precision : str
-        ``"fp32"`` or ``"bf16"``.
+        ``"fp32"``, ``"tf32"``, ``"bf16"`` or ``"fp16"``.
+    engine : str
+        ``"torch"`` or ``"openvino"``.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        net: nn.Module,
+        network: Callable[[Tensor], Tensor],
         *,
         weights: WeightsInfo,
         device: torch.device,
-        precision: Precision,
+        precision: engines.Precision,
+        engine: str,
     ) -> None:
-        """Take a built network with its weights; `load` is the way to get there."""
+        """Take a network with its weights, as an engine runs it; `load` is the way to get there."""
         self.spec: BackboneSpec = backbone.spec
         self.device = device
         self.weights = weights
-        self.precision: Precision = precision
+        self.precision: engines.Precision = precision
+        self.engine = engine
         self._backbone = backbone
-        self._net = net.eval().requires_grad_(False).to(device)
+        self._network = network
 
     def __call__(self, items: Tensor) -> Tensor:
         """Extract one feature row per item.
@@ -76,24 +80,15 @@ class Extractor:
         -----
         fp32 means IEEE float32: TF32 is off on CUDA, where it would cost three digits, and only
         deterministic cuDNN kernels are used. A row can depend in its last bits on the shape of the
-        batch it came in, hence fixed batch shapes (`BackboneSpec.batch_size`).
+        batch it came in, hence fixed batch shapes (`BackboneSpec.batch_size`). Any thread may call.
         """
         import torch
 
         self._check(items)
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            if self.device.type == "cuda":
-                stack.enter_context(
-                    torch.backends.cudnn.flags(
-                        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-                    )
-                )
-            # Front ends and normalisation stay in float32 or better at either precision.
+        # Front ends and normalisation are torch's, in float32 or better, whatever runs the network.
+        with engines.computing(self.device, "fp32"):
             batch = self._backbone.to_input(items.to(self.device))
-            if self.precision == "bf16":
-                stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16))
-            rows: Tensor = self._net(batch)
+            rows = self._network(batch)
             if self.spec.map is not None:
                 rows = rows.movedim(1, -1)
             return rows.to(device="cpu", dtype=torch.float32).contiguous()
@@ -115,7 +110,9 @@ def load(
     *,
     weights: str | WeightsInfo = "published",
     device: torch.device,
-    precision: Precision = "fp32",
+    precision: engines.Precision = "fp32",
+    engine: str = "torch",
+    batch_size: int | None = None,
 ) -> Extractor:
     """Build a backbone, give it weights and put it on a device.
 
@@ -129,27 +126,52 @@ def load(
     device
         Where to run.
     precision
-        ``"fp32"``, or ``"bf16"`` by autocast: about twice as fast where the hardware has it, and
-        another recipe.
+        ``"fp32"``; ``"bf16"`` where the hardware has it, about twice as fast; ``"tf32"`` and
+        ``"fp16"`` on CUDA. Each is another recipe.
+    engine
+        ``"torch"``, ``"openvino"`` or ``"auto"``, see `avfeat.extract.engines.choose`.
+    batch_size
+        Items per forward pass, which OpenVINO has to know beforehand; None for the spec's.
 
     Raises
     ------
     UnknownNameError
         No such backbone or weights tag.
     UsageError
-        A seed that is no integer, or a precision that does not exist.
+        A seed that is no integer; a precision or an engine that there is not on the device.
+    EngineError
+        The engine cannot run the network.
     WeightsError
         The weights cannot be had, or are not the published ones, or fit another architecture.
     """
+    precision = engines.check_precision(precision, device=str(device))
+    backbone = get(name) if isinstance(name, str) else name
+    size = batch_size or backbone.spec.batch_size(device.type)
+    engine = engines.choose(backbone, engine, device=str(device), batch_size=size).engine
+    info = weights if isinstance(weights, WeightsInfo) else resolve_weights(backbone, weights)
+    network: Callable[[Tensor], Tensor]
+    if engine == "openvino":
+        from avfeat.extract.engines import compiled
+
+        network = compiled.load(
+            backbone, info, partial(_build, backbone, info), batch_size=size, precision=precision
+        )
+    else:
+        from avfeat.extract.engines.plain import TorchNetwork
+
+        network = TorchNetwork(_build(backbone, info), device=device, precision=precision)
+    return Extractor(
+        backbone, network, weights=info, device=device, precision=precision, engine=engine
+    )
+
+
+def _build(backbone: Backbone, info: WeightsInfo) -> nn.Module:
+    """Build a network and give it weights."""
     import torch
 
     from avfeat.extract.weights.random import calibrate
     from avfeat.extract.weights.state import load_weights
 
-    if precision not in ("fp32", "bf16"):
-        raise UsageError(f"unknown precision {precision!r}; known: fp32, bf16")
-    backbone = get(name) if isinstance(name, str) else name
-    info = weights if isinstance(weights, WeightsInfo) else resolve_weights(backbone, weights)
     # Constructors draw initial weights that are about to be overwritten; the fork keeps the
     # caller's global random state as it was.
     with torch.random.fork_rng(devices=[]):
@@ -158,7 +180,7 @@ def load(
         calibrate(net, backbone, seed=info.seed)
     else:
         load_weights(net, backbone, info)
-    return Extractor(backbone, net, weights=info, device=device, precision=precision)
+    return net
 
 
 def resolve_weights(

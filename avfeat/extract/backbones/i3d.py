@@ -37,6 +37,7 @@ class _I3D(Backbone):
     """What the streams share: the grid of windows, and the method of optical flow."""
 
     axes: ClassVar[tuple[tuple[str, ...], ...]] = (_GRIDS,)
+    converts = True
     decided_by: ClassVar[tuple[str, ...]] = ("data set",)
 
     def specify(self, chosen: tuple[str, ...]) -> BackboneSpec:

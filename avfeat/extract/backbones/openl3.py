@@ -49,6 +49,7 @@ class OpenL3(Backbone):
         tuple(_HOPS),
         ("48k", "16k"),
     )
+    converts = True
     spec = BackboneSpec(
         name="openl3",
         modality="audio",

@@ -39,6 +39,7 @@ class OpenL3Image(Backbone):
         ("512", "8192", "map"),
         ("", "compat"),
     )
+    converts = True
     spec = BackboneSpec(
         name="openl3_image",
         modality="visual",

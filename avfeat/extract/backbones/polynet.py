@@ -23,6 +23,7 @@ class PolyNet(MapOption):
     """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
 
     libraries = ("pretrainedmodels",)
+    converts = True
     spec = BackboneSpec(
         name="polynet",
         modality="visual",

@@ -27,6 +27,7 @@ class R2Plus1D18(Backbone):
 
     axes = (("", "tv"),)
 
+    converts = True
     spec = BackboneSpec(
         name="r2plus1d_18",
         modality="visual",

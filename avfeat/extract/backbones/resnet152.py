@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class ResNet152(MapOption):
     """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
 
+    converts = True
     spec = BackboneSpec(
         name="resnet152",
         modality="visual",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 class SENet154(MapOption):
     """Global average pool: ``[N, 2048]``; ``map``: what is averaged. Non-negative."""
 
+    converts = True
     spec = BackboneSpec(
         name="senet154",
         modality="visual",

@@ -34,6 +34,7 @@ class VGG19BN(MapOption):
     other networks nothing has pooled it. AVE's 7 x 7 one is ``vgg19.pool5``, another network's.
     """
 
+    converts = True
     spec = BackboneSpec(
         name="vgg19_bn",
         modality="visual",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 class VGG19Pool5(Backbone):
     """Mean of block5_pool over the 16 frames of each second: ``[N, 7, 7, 512]``, non-negative."""
 
+    converts = True
     spec = BackboneSpec(
         name="vgg19.pool5",
         modality="visual",

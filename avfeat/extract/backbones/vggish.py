@@ -31,6 +31,7 @@ class VGGish(Backbone):
     """
 
     axes = (("", "tf_frames"), ("", "pre_activation", "audioset_pca8"))
+    converts = True
     spec = BackboneSpec(
         name="vggish",
         modality="audio",
