@@ -221,8 +221,9 @@ def _check(path: Path, name: str, digest: Digest) -> Iterator[Checked]:
 def import_file(file: Path, name: str) -> WeightsInfo:
     """Bring a file that came in another way into the cache.
 
-    Its digest must be that of one of the entry's sources, where one is published, and its tensors
-    must fit the backbone. Nothing is imported otherwise.
+    Its digest must be that of one of the entry's sources, where any is published, and its tensors
+    must fit the backbone. Nothing is imported otherwise: weights of another training would fit too,
+    so a mirror of which no digest is known lets in only what was pinned as its file.
 
     Parameters
     ----------
@@ -252,9 +253,13 @@ def import_file(file: Path, name: str) -> WeightsInfo:
     if not file.is_file():
         raise WeightsError(f"cannot import {file}: there is no such file")
     differences = []
+    stated = any(source.digest is not None for source in entry.sources)
     for source in entry.sources:
-        digest = cache.expected(entry, source) or ANY
-        difference, sha256 = digest.difference(file)
+        digest = cache.expected(entry, source)
+        if digest is None and stated:
+            differences.append(f"  not to be told from {source.file}, which has no known digest")
+            continue
+        difference, sha256 = (digest or ANY).difference(file)
         if difference is None:
             break
         differences.append(f"  not {source.file}: {difference}")

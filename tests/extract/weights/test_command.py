@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -356,6 +357,31 @@ def test_import_pins_what_has_no_digest(
     message = avfeat("weights", "import", tmp_path / "other", "--as", "tiny", code=2).stderr
     assert f"expected {made[1]}" in message
     assert avfeat("weights", "path", "tiny").stdout.strip().endswith(f"{made[1]}/x")
+
+
+def test_import_lets_nothing_in_for_a_mirror_of_unknown_digest(
+    tiny: Any, avfeat: Cli, file_server: Any, made: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Or weights of another training, which fit, would be taken for its file."""
+    save_file(state_of(tiny, seed=9), tmp_path / "model.safetensors")
+    other = tmp_path / "model.safetensors"
+    publish(
+        tiny,
+        Source((file_server.url("tiny.pth"),), "tiny.pth", f"sha256:{made[1]}"),
+        Source((file_server.url("model.safetensors"),), "model.safetensors"),
+    )
+    message = avfeat("weights", "import", other, "--as", "tiny", code=2).stderr
+    assert f"its SHA-256 is {hashlib.sha256(other.read_bytes()).hexdigest()}" in message
+    assert "not to be told from model.safetensors, which has no known digest" in message
+    assert files() == []
+
+    # What came from there itself is known by its pin.
+    file_server.files["model.safetensors"] = other.read_bytes()
+    avfeat("weights", "fetch", "tiny")
+    path = Path(avfeat("weights", "path", "tiny").stdout.strip())
+    path.unlink()
+    avfeat("weights", "import", other, "--as", "tiny")
+    assert path.read_bytes() == other.read_bytes()
 
 
 def test_import_of_what_is_put_together(
