@@ -29,19 +29,56 @@ def commands() -> list[str]:
         for line in block.splitlines()
         if line.startswith("$ ")
     ]
-    helps = [cli, *cli.commands.values()]
-    lines += re.findall(r"^ +(avfeat .+)$", "\n".join(c.help or "" for c in helps), re.MULTILINE)
+    lines += re.findall(r"^ +(avfeat .+)$", "\n".join(helps(cli)), re.MULTILINE)
     return sorted(set(lines))
+
+
+def helps(command: click.Command) -> list[str]:
+    """Help texts of a command and of all below it."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return [command.help or "", *(text for one in below for text in helps(one))]
+
+
+def parse(line: str) -> None:
+    """Parse a command line as click would, without running anything."""
+    try:
+        context = cli.make_context("avfeat", shlex.split(line)[1:])
+        while isinstance(context.command, click.Group):
+            rest = [*context._protected_args, *context.args]
+            if not rest:
+                assert context.command.invoke_without_command
+                return
+            name, command, rest = context.command.resolve_command(context, rest)
+            assert command is not None
+            context = command.make_context(name, rest, parent=context)
+    except click.exceptions.Exit:
+        assert "--help" in line
+    except click.BadParameter as error:
+        if "does not exist" not in error.message:  # an example's file
+            raise
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("avfeat ")])
 def test_commands_parse(line: str) -> None:
-    name, *arguments = shlex.split(line)[1:]
-    command = cli.commands[name]
-    try:
-        command.make_context(name, arguments)
-    except click.exceptions.Exit:
-        assert "--help" in arguments
+    parse(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("avfeat weights bogus x", "avfeat weights fetch --bogus", "avfeat backbones shw openl3"),
+        *("avfeat backbones show", "avfeat extrakt", "avfeat inspect a b"),
+    ],
+)
+def test_wrong_commands_would_not(line: str) -> None:
+    with pytest.raises(click.UsageError):
+        parse(line)
+
+
+def test_examples_of_every_help_are_found() -> None:
+    found = "\n".join(commands())
+    for example in ("weights import", "backbones show senet154", "extract -b all", "verify fea"):
+        assert f"avfeat {example}" in found
 
 
 @pytest.mark.parametrize("line", [line for line in commands() if line.startswith("make ")])
@@ -79,25 +116,3 @@ def test_python_blocks_of_the_readme_run(
     assert len(found) >= 3
     for block in found:
         exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
-
-
-def test_the_backbone_of_contributing_works(avfeat: Cli, tmp_path: Path) -> None:
-    from avfeat.extract import backbones
-
-    (block,) = blocks(ROOT / "CONTRIBUTING.md", "python")
-    exec(compile(block, "CONTRIBUTING.md", "exec"), {"__name__": "contributing"})
-    try:
-        (tmp_path / "videos").mkdir()
-        make_clip(tmp_path / "videos" / "a.mp4", fps=8, size=(128, 96), duration=1.0)
-        options = ("-d", "folder", "--data", tmp_path / "videos", "--weights", "random")
-        avfeat("extract", "-b", "my_resnet18", *options)
-        assert "my_resnet18" in avfeat("backbones").stdout
-        import avfeat as package
-
-        store = package.open_store("features/folder/my_resnet18", allow_random=True)
-        assert store["a.mp4"].shape == (8, 512)
-        spec = backbones.get("my_resnet18").spec
-        net = backbones.get("my_resnet18").build()
-        assert sum(p.numel() for p in net.parameters()) == spec.parameters
-    finally:
-        backbones.unregister("my_resnet18")

@@ -94,6 +94,9 @@ def test_it_is_listed(run: Run) -> None:
     }
     mine = listed["my_resnet18"]
     assert (mine["dim"], mine["rows_per_10s"]) == (512, 80)
+    net = resnet18(weights=None)
+    net.fc = torch.nn.Identity()
+    assert mine["parameters"] == sum(p.numel() for p in net.parameters())
     assert len(listed) > 10  # beside avfeat's own
 
 
@@ -102,6 +105,7 @@ def test_it_extracts(run: Run, media: Path, tmp_path: Path) -> None:
     run("avfeat", "extract", "-b", "my_resnet18,my_resnet18.map.second", *options)
     rows = open_store(tmp_path / "features/folder/my_resnet18", allow_random=True)
     assert rows["a.mp4"].shape == (8, 512)
+    assert rows.recipe.libraries["my-backbones"] == "1.0"
     maps = open_store(tmp_path / "features/folder/my_resnet18.map.second", allow_random=True)
     assert maps["a.mp4"].shape == (1, 7, 7, 512)
     # The one is the other's mean, over the picture and the second.
