@@ -42,6 +42,8 @@ def avfeat(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Cli:
     monkeypatch.delenv("AVFEAT_DATA", raising=False)
     # Most tests are not about it, and each process takes half a second to start.
     monkeypatch.setenv("AVFEAT_EXTRACT_ISOLATE", "0")
+    # Nor about this: each test would prepare its networks anew.
+    monkeypatch.setenv("AVFEAT_EXTRACT_ENGINE", "torch")
     return Cli()
 
 

@@ -147,7 +147,12 @@ def test_windows_of_i3d_and_their_frame_rate_are_in_the_recipe() -> None:
     for dataset in ("llp", "folder"):
         (backbone,) = session.choose(["i3d_rgb"], dataset=dataset, device="cpu")
         recipe = make_recipe(
-            backbone, WeightsInfo.random(0), Settings(out="x"), batch_size=4, unit_clips=1
+            backbone,
+            WeightsInfo.random(0),
+            Settings(out="x"),
+            engine="torch",
+            batch_size=4,
+            unit_clips=1,
         )
         taken = recipe.backbone["input"]
         sampled[dataset] = (recipe.sampling["fps"], taken["frames"], taken["stride"])

@@ -160,7 +160,7 @@ from avfeat.extract import backbones
 from avfeat.extract.plan import Settings, make_recipe
 zoo = backbones.get("zoo.second")
 info = backbones.resolve_weights(zoo, "random")
-recipe = make_recipe(zoo, info, Settings(out=""), batch_size=1, unit_clips=1)
+recipe = make_recipe(zoo, info, Settings(out=""), engine="torch", batch_size=1, unit_clips=1)
 print(recipe.libraries["zoo-pack"])
 """
     assert run("-c", code).stdout == f"{version}\n"
