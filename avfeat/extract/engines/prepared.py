@@ -70,10 +70,10 @@ def obtain(place: Place | None, make: Callable[[], openvino.Model]) -> openvino.
         Makes it.
     """
     if place is not None:
-        found = _read(place)
-        if found is not None:
-            return found
         try:
+            found = _read(place)
+            if found is not None:
+                return found
             place.path.parent.mkdir(parents=True, exist_ok=True)
             with download.alone(place.path):
                 return _read(place) or _keep(place, make)
