@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 16  # pixels; the coarsest level of TV-L1's pyramid is no smaller
 
-# Pairs at once, which changes the speed only. One pair's maps fit a processor's cache. A GPU is kept
-# busy by many: by all that `avfeat.extract.items` hands over, 17 frames at most; longer sequences of
-# other callers are cut to bound the memory.
+# Pairs at once, which changes the speed only. One pair's maps fit a processor's cache. A GPU is
+# kept busy by many: by all that `avfeat.extract.items` hands over, which is 17 frames at most;
+# longer sequences of other callers are cut, which bounds the memory.
 _PAIRS_CPU = 1
 _PAIRS_GPU = 16
 
@@ -63,13 +63,9 @@ def flow(
 
     Notes
     -----
-    Mean end-point difference of the two methods, with OpenCV 5.0 on x86-64: 2e-5 to 0.02 px on
-    translations up to 4 px, zooms up to 5 % and rotations up to 3 degrees of a texture, with the
-    same error to the truth within 0.006 px; on real clips of 256 x 341 pixels, where the flow is
-    below 10 px, 0.003 to 0.04 px at 25 fps, and 0.003 to 0.3 px at 8 fps. Large differences are
-    where no flow is right: at borders that things cross, and in motion too fast for the pyramid.
-    There rounding decides, for OpenCV too: noise of 1e-4 grey levels in its input moves its
-    own result as far. OpenCV 4 warps in steps of 1/32 pixel, which 5 does not.
+    The two methods differ by as much as noise of 1e-4 grey levels moves OpenCV's own result, see
+    docs/parity.md: where no flow is right, at borders that things cross and in motion too fast for
+    the pyramid, rounding decides. OpenCV 4 warps in steps of 1/32 pixel, which 5 does not.
 
     Either method computes in the calling thread alone, since clips are decoded in threads of their
     own. For that the first use sets OpenCV's number of threads to 1 for the whole process.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,29 @@ Record = dict[str, Any]
 
 
 def main(record: Path, document: Path) -> None:
-    records = [json.loads(line) for line in record.read_text().splitlines()]
+    records = latest(json.loads(line) for line in record.read_text().splitlines())
     text = document.read_text()
-    tables = {"networks": networks, "inputs": inputs, "rounding": rounding}
-    for name, write in tables.items():
+    absent = []
+    for name, (kind, write) in TABLES.items():
+        if not any(one["kind"] == kind for one in records):
+            absent.append(kind)
+            continue
         table = write(records)
         print(table, end="\n\n")
         text = between(text, name, table)
     document.write_text(text)
+    if absent:
+        raise SystemExit(f"nothing was recorded of {', '.join(absent)}: no such table was written")
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    """Of measurements of the same the last, so that a part can be measured again.
+
+    >>> latest([{"kind": "flow", "backbone": "a", "mean": n} for n in (1, 2)])
+    [{'kind': 'flow', 'backbone': 'a', 'mean': 2}]
+    """
+    keys = ("kind", "backbone", "oracle")
+    return list({tuple(one.get(key) for key in keys): one for one in records}.values())
 
 
 def networks(records: Iterable[Record]) -> str:
@@ -73,6 +88,23 @@ def rounding(records: Iterable[Record]) -> str:
     return _table(["backbone", "batch", "batch of 1", f"1 thread for {counts}"], rows)
 
 
+def flow(records: Iterable[Record]) -> str:
+    """One row per pair of pictures."""
+    rows = [
+        [
+            one["backbone"],
+            f"{one['length']:.1f} px",
+            f"{one['left_out']:.0%}",
+            f"{_power(one['mean'])} px",
+            f"{_power(one['own'])} px",
+            " / ".join(f"{_power(error)} px" for error in one["errors"] or ()) or "-",
+        ]
+        for one in _of_kind(records, "flow")
+    ]
+    heads = ["pictures", "motion", "left out", "torch - OpenCV", "OpenCV - OpenCV", "errors"]
+    return _table(heads, rows)
+
+
 def between(text: str, name: str, table: str) -> str:
     """Put a table between ``<!-- name: begin … -->`` and ``<!-- name: end -->``.
 
@@ -88,8 +120,6 @@ def between(text: str, name: str, table: str) -> str:
 
 def _of_kind(records: Iterable[Record], kind: str) -> list[Record]:
     found = [one for one in records if one["kind"] == kind]
-    if not found:
-        raise SystemExit(f"nothing was recorded of kind {kind!r}")
     return sorted(found, key=lambda one: (one["backbone"], one.get("oracle")))
 
 
@@ -129,6 +159,14 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
+
+# Each block of the document, with the kind of records that it is made of.
+TABLES: dict[str, tuple[str, Callable[[Iterable[Record]], str]]] = {
+    "networks": ("network", networks),
+    "inputs": ("input", inputs),
+    "flow": ("flow", flow),
+    "rounding": ("rounding", rounding),
+}
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 VARIABLE = "AVFEAT_PARITY_RECORD"
@@ -72,6 +75,45 @@ def record_rounding(
     return alone, single
 
 
+def record_flow(
+    pictures: str,
+    difference: NDArray[np.floating],
+    length: NDArray[np.floating],
+    *,
+    own: float,
+    errors: Sequence[float] | None = None,
+    left_out: float = 0.0,
+) -> None:
+    """Note how far the flow by torch is from that by OpenCV, in pixels.
+
+    Parameters
+    ----------
+    pictures
+        What they were.
+    difference, length
+        End-point difference of the two, and length of OpenCV's flow, at each pixel judged.
+    own
+        Mean by which noise of 1e-4 grey levels moves OpenCV's flow.
+    errors
+        Mean distance of torch's and of OpenCV's flow from the true one, where that is known.
+    left_out
+        Share of the pixels that are not judged.
+    """
+    _write(
+        {
+            "kind": "flow",
+            "backbone": pictures,
+            "oracle": named("opencv-contrib-python-headless"),
+            "length": float(length.mean()),
+            "mean": float(difference.mean()),
+            "max": float(difference.max()),
+            "own": own,
+            "errors": None if errors is None else [float(error) for error in errors],
+            "left_out": left_out,
+        }
+    )
+
+
 def named(oracle: str) -> str:
     """``package`` or ``package: what`` with the version of the package, if it is one.
 
@@ -85,7 +127,7 @@ def named(oracle: str) -> str:
         return oracle
 
 
-def _write(record: dict[str, str | float]) -> None:
+def _write(record: Mapping[str, object]) -> None:
     path = os.environ.get(VARIABLE)
     if path:
         with Path(path).open("a") as file:
