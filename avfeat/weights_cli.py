@@ -25,7 +25,8 @@ def weights() -> None:
 
     NAME is a backbone (its default weights), a backbone with a tag, or any name that `list` shows.
     Files are kept in $AVFEAT_CACHE (else the XDG cache) under their hashes. AVFEAT_OFFLINE=1 or
-    HF_HUB_OFFLINE=1 forbids every connection.
+    HF_HUB_OFFLINE=1 forbids every connection. Networks that were prepared for OpenVINO lie beside
+    weights, in prepared/; that folder may be deleted whenever no run is starting.
 
     \b
     Examples:
