@@ -39,7 +39,8 @@ parity: install $(STAMP_PARITY)
 	AVFEAT_PARITY_PYTHON=$(VENV_PARITY)/bin/python AVFEAT_PARITY_RECORD=$(RECORD) \
 	  $(BIN)/python -m pytest -m '' tests/extract/backbones/test_parity.py \
 	  tests/extract/backbones/test_parity_inputs.py tests/extract/backbones/test_parity_flow.py \
-	  tests/extract/backbones/test_published_layouts.py
+	  tests/extract/backbones/test_published_layouts.py \
+	  tests/extract/backbones/test_parity_engines.py
 	$(BIN)/python tests/parity/table.py $(RECORD) docs/parity.md
 
 $(STAMP_PARITY): tests/parity/requirements.txt

@@ -88,6 +88,25 @@ def rounding(records: Iterable[Record]) -> str:
     return _table(["backbone", "batch", "batch of 1", f"1 thread for {counts}"], rows)
 
 
+def engines(records: Iterable[Record]) -> str:
+    """One row per backbone; bfloat16 is left open where the processor has none."""
+    rows = []
+    for one in _of_kind(records, "engine"):
+        half = [_power(one["half"][engine]) for engine in ("openvino", "torch") if one["half"]]
+        least = [f"{one['half_cosine']:.5f}"] if one["half"] else []
+        rows.append(
+            [
+                f"`{one['backbone']}`",
+                _power(one["own"]),
+                _power(one["l2"]),
+                f"{one['cosine']:.7f}",
+                *(half + least or ["-", "-", "-"]),
+            ]
+        )
+    heads = ["backbone", "torch to float64", "OpenVINO", "least cosine"]
+    return _table([*heads, "OpenVINO bf16", "torch bf16", "least cosine, OpenVINO bf16"], rows)
+
+
 def flow(records: Iterable[Record]) -> str:
     """One row per pair of pictures."""
     rows = [
@@ -120,7 +139,7 @@ def between(text: str, name: str, table: str) -> str:
 
 def _of_kind(records: Iterable[Record], kind: str) -> list[Record]:
     found = [one for one in records if one["kind"] == kind]
-    return sorted(found, key=lambda one: (one["backbone"], one.get("oracle")))
+    return sorted(found, key=lambda one: (one["backbone"], one.get("oracle", "")))
 
 
 def _input_of(backbone: str, records: list[Record]) -> str:
@@ -166,6 +185,7 @@ TABLES: dict[str, tuple[str, Callable[[Iterable[Record]], str]]] = {
     "inputs": ("input", inputs),
     "flow": ("flow", flow),
     "rounding": ("rounding", rounding),
+    "engines": ("engine", engines),
 }
 
 if __name__ == "__main__":

@@ -114,6 +114,32 @@ def record_flow(
     )
 
 
+def record_engine(
+    backbone: str,
+    *,
+    l2: float,
+    cosine: float,
+    own: float,
+    half: Mapping[str, float],
+    half_cosine: float | None,
+) -> None:
+    """Note how far OpenVINO's rows are from torch's, torch's from float64, and bfloat16 from both.
+
+    All are relative L2 but the two cosines, which are the least of any row.
+    """
+    _write(
+        {
+            "kind": "engine",
+            "backbone": backbone,
+            "l2": l2,
+            "cosine": cosine,
+            "own": own,
+            "half": dict(half),
+            "half_cosine": half_cosine,
+        }
+    )
+
+
 def named(oracle: str) -> str:
     """``package`` or ``package: what`` with the version of the package, if it is one.
 
