@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -40,6 +41,7 @@ def stoppable(announce: Callable[[str], None]) -> Iterator[StopRequest]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if request.signal is not None:
+            announce("stopped at once; the same command goes on from the last committed unit")
             raise SystemExit(EXIT_CODES[signal.Signals(number)])
         request.signal = signal.Signals(number)
         announce(
@@ -53,3 +55,28 @@ def stoppable(announce: Callable[[str], None]) -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def run_child(command: Sequence[str]) -> int:
+    """Run a command that deals with signals itself, and wait for it whatever comes.
+
+    SIGINT is left to the child, which a terminal sends it to as well; SIGTERM, which goes to one
+    process, is passed on. `subprocess.run` would kill the child a quarter of a second after SIGINT.
+
+    Returns
+    -------
+    int
+        Its exit code; 128 + number if a signal ended it, as shells have it.
+    """
+    # A function, not SIG_IGN, which the child would inherit.
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda number, frame: None)}
+    try:
+        child = subprocess.Popen(command)
+        before[signal.SIGTERM] = signal.signal(
+            signal.SIGTERM, lambda number, frame: child.send_signal(number)
+        )
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code if code >= 0 else 128 - code

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
-from avfeat.interrupt import stoppable
+from avfeat.interrupt import run_child, stoppable
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
@@ -34,7 +35,7 @@ def test_the_second_signal_stops_at_once(
         signal.raise_signal(second)
         raise AssertionError("not stopped")
     assert stop.exit_code == code
-    assert len(said) == 1
+    assert said[1:] == ["stopped at once; the same command goes on from the last committed unit"]
 
 
 def test_handlers_are_put_back_whatever_happens() -> None:
@@ -43,3 +44,29 @@ def test_handlers_are_put_back_whatever_happens() -> None:
         assert signal.getsignal(signal.SIGTERM) != before[1]
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number, _ in SIGNALS] == before
+
+
+CHILD = """
+import os, signal, sys, time
+came = []
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: came.append(number))
+os.kill(os.getppid(), signal.{name})
+if signal.{name} == signal.SIGINT:
+    os.kill(os.getpid(), signal.SIGINT)
+time.sleep(0.6)
+sys.exit(40 + len(came))
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_child_gets_the_signal_once_and_ends_in_its_own_time(name: str) -> None:
+    """As a terminal sends SIGINT to both; SIGTERM comes to the parent alone, and is passed on."""
+    before = [signal.getsignal(number) for number, _ in SIGNALS]
+    assert run_child([sys.executable, "-c", CHILD.format(name=name)]) == 41
+    assert [signal.getsignal(number) for number, _ in SIGNALS] == before
+
+
+def test_a_child_that_a_signal_ended_has_the_exit_code_of_shells() -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert run_child([sys.executable, "-c", code]) == 137

@@ -1,4 +1,4 @@
-"""``avfeat demo``: the main job on six synthetic clips, with a picture of what came out."""
+"""``avfeat demo``: the main job on three synthetic clips, with a picture of what came out."""
 
 from avfeat.demo.run import run_demo
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -15,13 +15,21 @@ from avfeat.demo.pictures import draw_clip
 from avfeat.demo.scenes import SCENES, SECONDS, make_scenes
 from avfeat.errors import WeightsError
 from avfeat.extract import backbones
+from avfeat.interrupt import run_child
+from avfeat.progress import DownloadProgress
 from avfeat.stores import open_store
 
+#: What the demo costs, in its first line.
+COST = (
+    "The demo takes a few minutes on a CPU, nearly all of it resnet152 on 240 frames, and, where "
+    "they can be had, 630 MiB of published weights"
+)
 BACKBONES = ("vggish", "resnet152", "r2plus1d_18")
 
 
 def run_demo(out: Path, talk: Console) -> int:
     """Run the demo into `out`; return the exit code of the first command that failed, or 0."""
+    talk.print(f"{COST}. Ctrl-C stops it; the same command goes on", markup=False)
     talk.print(f"1. {len(SCENES)} synthetic clips with planted events, in {out}", markup=False)
     media, annotations = make_scenes(out)
     weights = _choose_weights(talk)
@@ -29,7 +37,8 @@ def run_demo(out: Path, talk: Console) -> int:
     store_folder = features / "llp"
     talk.print("2. extract, inspect and verify: the commands you would type", markup=False)
     options = {"--dataset": "llp", "--data": media, "--annotations": annotations}
-    options |= {"--out": features, "--weights": weights}
+    # Small units: Ctrl-C waits for the one in hand.
+    options |= {"--out": features, "--weights": weights, "--unit-clips": 2}
     commands = (
         ["extract", "--backbone", ",".join(BACKBONES), *map(str, chain(*options.items()))],
         ["inspect", str(store_folder / "resnet152")],
@@ -67,9 +76,10 @@ def run_demo(out: Path, talk: Console) -> int:
 
 def _choose_weights(talk: Console) -> str:
     """Published weights if all of them can be had, else random ones, said aloud."""
+    downloading = DownloadProgress(talk)
     for name in BACKBONES:
         try:
-            backbones.resolve_weights(name)
+            backbones.resolve_weights(name, progress=partial(downloading, name))
         except WeightsError:
             talk.print(
                 f"the published weights of {name} cannot be fetched here: the demo goes on with "
@@ -84,4 +94,4 @@ def _choose_weights(talk: Console) -> str:
 def _avfeat(arguments: Sequence[str], talk: Console) -> int:
     talk.print(f"$ avfeat {shlex.join(arguments)}", style="bold", markup=False)
     sys.stdout.flush()
-    return subprocess.run([sys.executable, "-m", "avfeat", *arguments], check=False).returncode
+    return run_child([sys.executable, "-m", "avfeat", *arguments])
