@@ -12,6 +12,10 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 
+_LISTED = 12  # names in a message
+_LIKENESS = 0.65  # of a name to be suggested; at 0.5 words are that only share some letters
+
+
 class AvfeatError(Exception):
     """Base of all errors that a user can do something about."""
 
@@ -36,15 +40,31 @@ class UnknownNameError(UsageError):
 
     def __init__(self, what: str, name: str, known: Iterable[str], note: str = "") -> None:
         known = sorted(known)
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        listed = ", ".join(known[:40]) + (f", … ({len(known)} in all)" if len(known) > 40 else "")
+        near = difflib.get_close_matches(name, known, n=_LISTED, cutoff=_LIKENESS)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        # A dozen are shown as they are; of more, those that are like the name.
+        listed = known if len(known) <= _LISTED else (sorted(near) or known)[:_LISTED]
+        rest = len(known) - len(listed)
+        more = f", … and {rest} more" if rest else ""
         end = f". Not loaded: {note}" if note else ""
-        super().__init__(f"unknown {what} {name!r}.{hint} Known: {listed}{end}")
+        super().__init__(f"unknown {what} {name!r}.{hint} Known: {', '.join(listed)}{more}{end}")
         self._arguments = (what, name, known, note)
 
     def __reduce__(self) -> tuple[type, tuple[str, str, list[str], str]]:
         return type(self), self._arguments
+
+
+class UnknownClipError(UnknownNameError, KeyError):
+    """A clip that a store does not list."""
+
+    __str__ = Exception.__str__  # KeyError shows its message in quotes
+
+    def __init__(self, clip_id: str, known: Iterable[str]) -> None:
+        super().__init__("clip", clip_id, known)
+
+    def __reduce__(self) -> tuple[type, tuple[str, list[str]]]:  # type: ignore[override]
+        _, name, known, _ = self._arguments
+        return type(self), (name, known)
 
 
 class AnnotationError(UsageError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avfeat.errors import RandomWeightsError, StoreError, UnknownNameError
+from avfeat.errors import RandomWeightsError, StoreError, UnknownClipError
 from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
 from avfeat.manifests.recipe import Recipe
 from avfeat.manifests.store import StoreManifest
@@ -148,22 +148,14 @@ class FeatureStore(Mapping[str, np.ndarray]):
     def clip(self, clip_id: str) -> Clip:
         """What the annotations say of a clip (also of one without rows)."""
         if clip_id not in self._clips:
-            raise _unknown_clip(clip_id, self._clips)
+            raise UnknownClipError(clip_id, self._clips)
         return self._clips[clip_id]
 
     def outcome(self, clip_id: str) -> Outcome:
         """What became of a clip: status, reason, source media."""
         if clip_id not in self._outcomes:
-            raise _unknown_clip(clip_id, self._outcomes)
+            raise UnknownClipError(clip_id, self._outcomes)
         return self._outcomes[clip_id]
-
-
-class _UnknownClipError(UnknownNameError, KeyError):
-    __str__ = Exception.__str__
-
-
-def _unknown_clip(clip_id: str, known: Mapping[str, object]) -> _UnknownClipError:
-    return _UnknownClipError("clip", clip_id, known)
 
 
 def open_store(url: str | Path, *, allow_random: bool = False) -> FeatureStore:

@@ -86,8 +86,9 @@ def resolve(name: str) -> WeightsEntry:
     try:
         found = backbones.find_entry(backbones.get(name))
     except UnknownNameError as error:
-        if ":" in name:
-            raise  # of a library's models, which are not listed here
+        # Of a library's models, which are not listed here; of an option, as `extract` has it.
+        if ":" in name or name.partition(".")[0] in backbones.names():
+            raise
         raise UnknownNameError("weights", name, {*known, *backbones.names()}) from error
     assert isinstance(found, WeightsEntry)  # random weights have to be asked for
     return found
