@@ -2,10 +2,10 @@
 
 Cramer et al., Look, Listen and Learn More, ICASSP 2019; weights of openl3 (CC BY 4.0). The network
 was trained on pixels in [-1, 1]. The openl3 library gives it those only for pictures of exactly 224
-x 224; its video path has ffmpeg squash frames to 256 x 256 by its bicubic filter, crops, and divides
-by the largest value of the batch, so that the network sees [0, 1]. ``compat`` does that too, with
-255 as the largest value, and with Pillow's bicubic filter on RGB, where ffmpeg scales the planes of
-a video before they become RGB (docs/parity.md has the difference).
+x 224; its video path has ffmpeg squash frames to 256 x 256 by its bicubic filter, crops, and
+divides by the largest value of the batch, so that the network sees [0, 1]. ``compat`` does that
+too, with 255 as the largest value, and with Pillow's bicubic filter on RGB, where ffmpeg scales the
+planes of a video before they become RGB (docs/parity.md has the difference).
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def test_options_are_chosen_for_those_that_have_them() -> None:
     asked = {"16k": "--audio-rate 16000"}
     with pytest.raises(UsageError) as caught:
         backbones.select("resnet152,vggish", options=asked)
-    assert str(caught.value) == (
+    assert str(caught.value).startswith(  # tests register others
         "--audio-rate 16000 does nothing for resnet152, vggish; backbones that have it: openl3"
     )
     with pytest.raises(UsageError, match=r"that have it: .*openl3_image, polynet, resnet152, sen"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ CPU_BATCH = 1
 """Items per forward pass on the CPU. In many of these networks (EfficientNet, CaiT, XCiT, CrossViT:
 torch 2.14) a row's last bits depend on its place among several, and so on which clips came before
 it; retrying a failed clip would not give the bytes of an unbroken run."""
+
+HASHED = re.compile(r"-([0-9a-f]{8,64})\.")
+"""Finds the first digits of the SHA-256 where torch.hub's convention puts them in a file's name."""
 
 _SPREAD = 1e-3  # standard deviation below which a parameter counts as constant
 _DEAD = 0.1  # absolute value below which a constant stands for zero

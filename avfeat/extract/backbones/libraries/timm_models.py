@@ -8,7 +8,6 @@ those that ``reset_classifier(0)`` leaves; published files go through timm's own
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from avfeat.errors import UnknownNameError, UsageError, WeightsError
 from avfeat.extract.backbones.libraries.shared import (
     CPU_BATCH,
+    HASHED,
     LibraryModel,
     behind,
     measure,
@@ -36,8 +36,6 @@ from avfeat.extract.weights.registry import Source, WeightsEntry
 _TIMM = "Wightman, PyTorch Image Models, doi:10.5281/zenodo.4414861"
 # timm's order: safetensors where there are some.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-# torch.hub's convention: the first digits of the SHA-256 end the name.
-_HASHED = re.compile(r"-([0-9a-f]{8,64})\.")
 _HALVES = (torch.float16, torch.bfloat16)
 _BUILDING = threading.Lock()
 
@@ -215,7 +213,7 @@ def _entry(name: str, cfg: dict[str, Any], *, drop: tuple[str, ...]) -> WeightsE
     url = cfg.get("url")
     if url and not url.endswith(".npz"):
         file = url.rpartition("/")[2]
-        digits = _HASHED.search(file)
+        digits = HASHED.search(file)
         sources.append(Source((url,), file, f"sha256:{digits[1]}" if digits else None))
     if not sources:
         return None

@@ -17,6 +17,7 @@ from torch import nn
 from avfeat.errors import UnknownNameError, UsageError
 from avfeat.extract.backbones.libraries.shared import (
     CPU_BATCH,
+    HASHED,
     LibraryModel,
     behind,
     measure,
@@ -30,7 +31,6 @@ _AUXILIARY = ("aux1", "aux2", "AuxLogits")
 # torchvision states one for a few weights only; its own is about code.
 _LICENCE = "BSD-3-Clause (code); no separate statement for the weights"
 _PAPER = re.compile(r"`([^`]+?)\s*<(https?://[^>]+)>`")
-_HASHED = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
 class TorchvisionModel(LibraryModel):
@@ -161,7 +161,7 @@ def _cut(net: nn.Module, name: str, classes: int) -> nn.Module:
 
 def _entry(name: str, weights: Any, paper: str, *, drop: tuple[str, ...]) -> WeightsEntry:
     file = weights.url.rpartition("/")[2]
-    digits = _HASHED.search(file)
+    digits = HASHED.search(file)
     recipe = weights.meta.get("recipe")
     return WeightsEntry(
         name=name,
