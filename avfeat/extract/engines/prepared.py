@@ -2,15 +2,19 @@
 
 A network lies in ``prepared/<backbone>/<key>`` of the cache, the key a hash over everything that
 its content depends on. Processor, threads and precision are not among it: what is kept is the
-network before it is compiled, which takes a second or two.
+network before it is compiled, which takes a second or two. Networks that nobody asked for in a
+month, as after an update, go when another of the same backbone comes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +31,7 @@ from avfeat.manifests.jsonfile import digest, seal, unseal
 _log = logging.getLogger(__name__)
 
 _ABOUT, _GRAPH, _WEIGHTS = "about.json", "network.xml", "network.bin"
+_KEPT_SECONDS = 30 * 24 * 3600
 
 
 def folder() -> Path:
@@ -86,7 +91,7 @@ def obtain(place: Place | None, make: Callable[[], openvino.Model]) -> openvino.
 def _keep(place: Place, make: Callable[[], openvino.Model]) -> openvino.Model:
     path = place.path
     part = path.with_name(f"{path.name}.part")  # left by a process that died, or new
-    for old in (part, path):
+    for old in (part, path, *_unused(path.parent)):
         if old.exists():
             shutil.rmtree(old)
     model = make()
@@ -95,6 +100,12 @@ def _keep(place: Place, make: Callable[[], openvino.Model]) -> openvino.Model:
     (part / _ABOUT).write_bytes(seal({"identity": place.identity, "sha256": digests}))
     part.rename(path)
     return _checked(path, digests)
+
+
+def _unused(folder: Path) -> list[Path]:
+    """Networks that were last used too long ago."""
+    oldest = time.time() - _KEPT_SECONDS
+    return [about.parent for about in folder.glob(f"*/{_ABOUT}") if about.stat().st_mtime < oldest]
 
 
 def _save(model: openvino.Model, path: Path) -> dict[str, str]:
@@ -109,7 +120,10 @@ def _read(place: Place) -> openvino.Model | None:
         document = unseal(about.read_bytes(), str(about))
         if document.get("identity") != place.identity:
             raise IntegrityError(f"{about} is of another network")
-        return _checked(place.path, document["sha256"])
+        model = _checked(place.path, document["sha256"])
+        with contextlib.suppress(OSError):
+            os.utime(about)
+        return model
     except FileNotFoundError:
         return None
     except (IntegrityError, KeyError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -196,6 +197,23 @@ def test_what_a_killed_process_left_is_no_obstacle(builds: list[str]) -> None:
     load()
     assert len(builds) == 2
     assert networks() == [folder]
+
+
+def test_networks_that_nobody_asked_for_in_a_month_go_when_another_comes(
+    builds: list[str],
+) -> None:
+    load()
+    load(weights="random:1")
+    for folder in networks():
+        os.utime(folder / "about.json", (0, 0))
+    load(weights="random:1")  # used, and so kept
+    assert len(networks()) == 2
+    load(weights="random:2")
+    assert len(networks()) == 2
+    load(weights="random:1")
+    assert len(builds) == 3
+    load()
+    assert len(builds) == 4
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
