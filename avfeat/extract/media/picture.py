@@ -18,6 +18,8 @@ _BLOCKWISE = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422
 # Columns that swscale handles at once; the last few of a row, where its width is no multiple, come
 # from other code, whose rounding differs.
 _COLUMNS = 32
+# Pixels that a part must save; cutting a frame takes as long as converting so many.
+_WORTH = 1 << 18
 
 _threads = threading.local()
 
@@ -89,7 +91,7 @@ class Picture:
         return region, pixels
 
     def _convertible(self, wanted: Region) -> Region | None:
-        """Widen a region to one that can be converted by itself; None if only the whole can."""
+        """Widen a region to one that can be converted by itself; None if the whole is to be."""
         frame = self._frame
         if self._turns or frame.format.name not in _BLOCKWISE:
             return None
@@ -102,7 +104,9 @@ class Picture:
             left, right = 0, self.width
         if right % 2:
             return None
-        return Region(wanted.top // 2 * 2, -(-wanted.bottom // 2) * 2, left, right)
+        top, bottom = wanted.top // 2 * 2, -(-wanted.bottom // 2) * 2
+        saved = self.height * self.width - (bottom - top) * (right - left)
+        return Region(top, bottom, left, right) if saved >= _WORTH else None
 
 
 def _cut(frame: VideoFrame, region: Region) -> VideoFrame:
