@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -20,12 +19,11 @@ from avfeat.console import (
     verbose_option,
 )
 from avfeat.errors import AvfeatError
+from avfeat.extract_cli import extract
 from avfeat.weights_cli import weights
 
-if TYPE_CHECKING:
-    from avfeat.extract.plan import Settings
-
-_EXISTING_DIR = click.Path(path_type=Path)
+#: Commands that find what they did before.
+_GOES_ON = ("extract", "demo", "fetch")
 
 
 class _Group(click.Group):
@@ -41,7 +39,8 @@ class _Group(click.Group):
             _report(ctx, f"error: {error}")
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            _report(ctx, "stopped at once; the same command goes on where it was")
+            again = ctx.meta.get("avfeat.command") in _GOES_ON
+            _report(ctx, "stopped" + ("; the same command goes on where it was" if again else ""))
             ctx.exit(130)
         except Exception as error:  # noqa: BLE001 - the last frame before the user
             _report(ctx, f"crash: {type(error).__name__}: {error}\n(-v shows where)")
@@ -88,216 +87,6 @@ def cli(ctx: click.Context) -> None:
 
 
 @cli.command()
-@click.option(
-    "--backbone",
-    "-b",
-    multiple=True,
-    required=True,
-    help="Name, comma list or 'all'; may be repeated. See `avfeat backbones`.",
-)
-@click.option("--dataset", "-d", required=True, help="llp, or folder for any folder of videos.")
-@click.option(
-    "--data",
-    type=_EXISTING_DIR,
-    help="Media folder.  [default: $AVFEAT_DATA/<dataset>, else data/<dataset>]",
-)
-@click.option(
-    "--annotations",
-    type=_EXISTING_DIR,
-    help="Folder with the official annotation files.  [default: fetched once]",
-)
-@click.option(
-    "--out",
-    "-o",
-    default="features",
-    show_default=True,
-    help="Stores go to OUT/<dataset>/<backbone>.",
-)
-@click.option("--split", multiple=True, help="Only clips of this split; may be repeated.")
-@click.option("--clip", multiple=True, metavar="ID", help="Only this clip; may be repeated.")
-@click.option("--limit", type=click.IntRange(min=1), help="Only the first N clips that have media.")
-@click.option(
-    "--weights",
-    default="published",
-    show_default=True,
-    help="published, a tag, or random[:SEED] (not real features).",
-)
-@click.option(
-    "--sampling", help="Frames: avvp, on-screen, center or ave.  [default: the data set's]"
-)
-@click.option(
-    "--pool",
-    type=click.Choice(["second"]),
-    help="Average the rows of each second, where there is one per frame (stores of their own).",
-)
-@click.option(
-    "--audio-rate",
-    type=click.Choice(["16000", "48000"]),
-    help="openl3: 16000 takes its 48 kHz from sound at 16 kHz (a store of its own).",
-)
-@click.option(
-    "--batch-size", default="auto", show_default=True, help="Items per forward pass, or auto."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
-@click.option(
-    "--engine",
-    type=click.Choice(["auto", "torch", "openvino"]),
-    default="auto",
-    show_default=True,
-    help="What runs the networks; auto is openvino on a CPU where it is installed, else torch.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["fp32", "tf32", "bf16", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="fp32 and, where the processor has it, bf16; on CUDA tf32 and fp16 too.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Clips decoded at once.  [default: by the number of cores]",
-)
-@click.option(
-    "--isolate/--no-isolate",
-    default=True,
-    help="Decode in processes of their own: a file that crashes or hangs FFmpeg costs one clip."
-    "  [default: isolate]",
-)
-@click.option(
-    "--unit-clips",
-    type=click.IntRange(min=1),
-    help="Clips per unit of work and commit.  [default: 16; fewer for long clips]",
-)
-@click.option("--retry-failed", is_flag=True, help="Also do the clips again that failed before.")
-@click.option("--strict", is_flag=True, help="Clips without media are an error.")
-@click.option(
-    "--allow-drift",
-    is_flag=True,
-    help="Go on in a store made with other library versions (recorded).",
-)
-@click.option("--profile", is_flag=True, help="Say what each stage of the pipeline took.")
-@click.option("--dry-run", is_flag=True, help="Print the plan; write and fetch nothing.")
-@json_option("extract", "Results as JSON on stdout.")
-@verbose_option
-@quiet_option
-@click.pass_context
-def extract(ctx: click.Context, /, **options: Any) -> None:
-    """Extract features of a data set's clips with one or more backbones.
-
-    Each clip is opened and decoded once for all backbones. Run the same command again to go on
-    after an interruption, or when more media has arrived: rows that are there keep their bytes.
-
-    \b
-    Examples:
-      avfeat extract -b senet154 -d llp --data /media/llp
-      avfeat extract -b vggish,resnet152,r2plus1d_18 -d llp --split test
-      avfeat extract -b resnet152.map,openl3.music,timm:vit_small_patch16_224 -d llp
-      avfeat extract -b all -d folder --data ~/videos --dry-run
-    \b
-    Exit codes: 0 done; 1 crash; 2 wrong use or refused; 3 done, but clips failed;
-    130/143 interrupted after the unit in hand.
-    """
-    from avfeat import datasets, render
-    from avfeat.extract import session
-    from avfeat.interrupt import stoppable
-    from avfeat.progress import ClipProgress, DownloadProgress
-
-    talk = talk_console(quiet=options["quiet"])
-    settings = _settings(
-        options, session, default_sampling=datasets.get(options["dataset"]).sampling
-    )
-    chosen = session.choose(
-        ",".join(options["backbone"]).split(","),
-        options=_asked(options),
-        dataset=options["dataset"],
-        device=settings.device,
-    )
-    manifest = session.load_manifest(
-        options["dataset"], data=options["data"], annotations=options["annotations"]
-    )
-    for note in manifest.notes:
-        talk.print(f"note: {note}", markup=False)
-    weights = options["weights"]
-    if weights.partition(":")[0] == "random":
-        talk.print("warning: random weights: these are not real features", style="yellow")
-    if options["dry_run"]:
-        plan, needed = session.plan_only(manifest, chosen, settings, weights=weights)
-        summary = session.describe_plan(plan, needed)
-        if options["as_json"]:
-            print_json(summary)
-        else:
-            render.plan(results_console(), summary)
-        return
-    fetching = DownloadProgress(talk)
-    with session.open_plan(
-        manifest, chosen, settings, weights=weights, downloading=fetching
-    ) as plan:
-        for note in plan.notes:
-            talk.print(f"note: {note}")
-        total = plan.clips_to_decode
-        talk.print(
-            f"{total} clips to extract of {len(plan.selected)} selected, "
-            f"{len(chosen)} backbones, {settings.device}, {settings.sampling} sampling",
-            markup=False,
-        )
-        progress = ClipProgress(talk, total, verbose=options["verbose"])
-        with (
-            progress.shown(),
-            stoppable(lambda text: talk.print(text, style="yellow", markup=False)) as stop,
-        ):
-            report = session.execute(plan, listener=progress, stop=stop)
-        result = session.describe_run(plan, report)
-    if options["as_json"]:
-        print_json(result)
-    else:
-        render.run(results_console(), result)
-        if options["profile"]:
-            render.stages(results_console(), result)
-    if report.interrupted:
-        ctx.exit(stop.exit_code)
-    ctx.exit(3 if result["failed"] else 0)
-
-
-def _asked(options: dict[str, Any]) -> dict[str, str]:
-    """Return the backbone options that flags stand for, with the flags as they were given."""
-    asked = {}
-    if (pool := options["pool"]) is not None:
-        asked[pool] = f"--pool {pool}"
-    if (rate := options["audio_rate"]) is not None:
-        asked[f"{int(rate) // 1000}k"] = f"--audio-rate {rate}"
-    return asked
-
-
-def _settings(options: dict[str, Any], session: Any, *, default_sampling: str) -> Settings:
-    from avfeat.errors import UsageError
-    from avfeat.extract.engines import check_precision
-    from avfeat.extract.plan import Settings
-
-    batch_size = options["batch_size"]
-    device = session.resolve_device(options["device"])
-    if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
-        raise UsageError(f"--batch-size {batch_size!r}: neither auto nor a positive number")
-    return Settings(
-        out=options["out"],
-        device=device,
-        engine=options["engine"],
-        precision=check_precision(options["precision"], device=device),
-        batch_size=None if batch_size == "auto" else int(batch_size),
-        unit_clips=options["unit_clips"],
-        sampling=session.check_sampling(options["sampling"] or default_sampling),
-        workers=options["workers"] or max(1, min(8, (os.cpu_count() or 1) // 2)),
-        splits=options["split"],
-        clip_ids=options["clip"],
-        limit=options["limit"],
-        retry_failed=options["retry_failed"],
-        strict=options["strict"],
-        allow_drift=options["allow_drift"],
-        isolate=options["isolate"],
-    )
-
-
-@cli.command()
 @click.argument("path")
 @json_option("inspect", "As JSON on stdout.")
 @verbose_option
@@ -329,10 +118,10 @@ def inspect(path: str, as_json: bool, verbose: int) -> None:
 @verbose_option
 @click.pass_context
 def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
-    """Check every byte of a store against the digests it was written with.
+    """Check every byte of a store.
 
-    PATH is a store, or a folder of stores (--json is then a list). Exit code 4 if anything is
-    wrong.
+    All files are compared with the digests they were written with. PATH is a store, or a folder of
+    stores (--json is then a list). Exit code 4 if anything is wrong.
 
     \b
     Examples:
@@ -362,7 +151,7 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
 def datasets(as_json: bool, verbose: int) -> None:
     """List the data sets."""
     from avfeat import datasets as registry
-    from avfeat import render
+    from avfeat import render_catalogue as render
 
     records = [registry.get(name).describe() for name in registry.names()]
     if as_json:
@@ -384,16 +173,18 @@ def datasets(as_json: bool, verbose: int) -> None:
 @quiet_option
 @click.pass_context
 def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
-    """Show the main job on six synthetic clips: extract, inspect, verify, draw.
+    """Show the main job on three synthetic clips.
 
-    Uses vggish, resnet152 and r2plus1d_18 with their published weights where these can be had,
-    else with random ones. Takes a few minutes on a laptop.
+    Extracts, inspects, verifies and draws, with vggish, resnet152 and r2plus1d_18: with their
+    published weights (630 MiB) where these can be had, else with random ones. Takes a few minutes
+    on a CPU; Ctrl-C stops it after the unit in hand, and the same command goes on.
     """
     from avfeat.demo import run_demo
 
     ctx.exit(run_demo(out, talk_console(quiet=quiet)))
 
 
+cli.add_command(extract)
 cli.add_command(backbones)
 cli.add_command(weights)
 

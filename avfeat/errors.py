@@ -11,7 +11,6 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
-
 _LISTED = 12  # names in a message
 _LIKENESS = 0.65  # of a name to be suggested; at 0.5 words are that only share some letters
 

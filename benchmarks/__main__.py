@@ -42,7 +42,7 @@ def collect_clips(folder: Path, count: int) -> None:
 def measure(names: Sequence[str], media: Path, out: Path, workers: int) -> RunReport:
     """Extract every clip in `media` with the backbones `names` into a fresh store."""
     manifest = session.load_manifest("folder", data=media, annotations=None)
-    settings = Settings(out=str(out), sampling="avvp", workers=workers)
+    settings = Settings(out=str(out), sampling="avvp", decoders=workers)
     with session.open_plan(manifest, backbones.select(names), settings, weights="random") as plan:
         return session.execute(plan)
 

@@ -7,6 +7,8 @@ import os
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -116,6 +118,26 @@ class TinyTwoStream(Backbone):
 
     def to_input(self, items: Tensor) -> Tensor:
         return items.movedim(-1, 1) / 255
+
+
+@register
+class TinyDeadly(Backbone):
+    """Ends the process that runs it, while the file it was armed with is there."""
+
+    spec = _spec("tiny_deadly", VisualInput(Geometry(40, 32)), 6)
+    flag: ClassVar[str] = ""
+
+    @classmethod
+    def arm(cls, flag: str) -> None:
+        os.environ["TINY_DEADLY"] = flag
+
+    def build(self) -> nn.Module:
+        return _Net(nn.Conv2d(3, 6, 5, stride=2))
+
+    def to_input(self, items: Tensor) -> Tensor:
+        if Path(os.environ.get("TINY_DEADLY", "/none")).exists():
+            os._exit(9)
+        return super().to_input(items)
 
 
 @register

@@ -104,7 +104,7 @@ def run_units(
     models: Mapping[str, Forward],
     decode: Decode,
     *,
-    workers: int,
+    decoders: int,
     figures: RunFigures,
     done: Callable[[UnitDone], None],
     listener: Listener | None = None,
@@ -120,7 +120,7 @@ def run_units(
         Backbone name to forward function, for every store that has clips to decode.
     decode
         `decode.decode`, or what runs it elsewhere.
-    workers
+    decoders
         Clips decoded at once.
     figures
         Added to.
@@ -138,7 +138,7 @@ def run_units(
     """
     listener = listener or Silent()
     cancelled = threading.Event()
-    batches = _batches(units, decode, workers, figures, listener, stop, cancelled)
+    batches = _batches(units, decode, decoders, figures, listener, stop, cancelled)
     forward = figures.forward
     with (
         closing(_Writing(done, listener)) as writing,
@@ -164,6 +164,7 @@ def run_units(
                 forward.items += message.used
                 figures.models[name] = figures.models.get(name, 0.0) + spent
                 write.put(_Rows(name, rows, message.parts))
+                figures.write.items += message.used
             else:
                 write.put(message)
 
@@ -186,7 +187,7 @@ class _End(NamedTuple):
 def _batches(
     units: Iterable[Unit],
     decode: Decode,
-    workers: int,
+    decoders: int,
     figures: RunFigures,
     listener: Listener,
     stop: Callable[[], bool],
@@ -195,7 +196,7 @@ def _batches(
     """Yield each unit, its batches, and its end. Clips are decoded ahead, beyond the unit."""
     own, ahead = itertools.tee(units)
     jobs = (job for unit in ahead for _, job in unit.clips)
-    with closing(prefetch(jobs, decode, workers=workers, cancelled=cancelled)) as streams:
+    with closing(prefetch(jobs, decode, decoders=decoders, cancelled=cancelled)) as streams:
         for unit in own:
             if stop():
                 return

@@ -151,7 +151,7 @@ class _Child:
     def decode(self, job: ClipJob, emit: Emit, figures: ClipFigures) -> dict[str, Outcome]:
         self._line.send(job)
         while True:
-            # It gives a sign of life every second, unless it starts, or C code holds the interpreter.
+            # A sign of life comes every second, unless it starts or C code holds the interpreter.
             if not self._line.poll(self._limit + _GRACE):
                 raise _HungError
             kind, *rest = self._line.recv()

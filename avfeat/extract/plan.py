@@ -37,7 +37,7 @@ class Settings:
     batch_size: int | None = None
     unit_clips: int | None = None
     sampling: str = "on-screen"
-    workers: int = 2
+    decoders: int = 2
     splits: tuple[str, ...] = ()
     clip_ids: tuple[str, ...] = ()
     limit: int | None = None

@@ -58,20 +58,20 @@ class ClipStream:
 
 
 def prefetch(
-    jobs: Iterable[ClipJob], decode: Decode, *, workers: int, cancelled: threading.Event
+    jobs: Iterable[ClipJob], decode: Decode, *, decoders: int, cancelled: threading.Event
 ) -> Generator[ClipStream, None, None]:
-    """Yield a stream per job, in order, decoding up to `workers` clips at once.
+    """Yield a stream per job, in order, decoding up to `decoders` clips at once.
 
     Setting `cancelled` stops the threads at their next chunk.
     """
     waiting: deque[ClipStream] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="avfeat-decode")
+    pool = ThreadPoolExecutor(decoders, thread_name_prefix="avfeat-decode")
     try:
         for job in jobs:
             stream = ClipStream(job, cancelled)
             pool.submit(stream.run, decode)
             waiting.append(stream)
-            if len(waiting) > workers:
+            if len(waiting) > decoders:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()

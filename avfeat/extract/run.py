@@ -96,7 +96,7 @@ def run(
                 units(plan, tasks),
                 models,
                 decoder,
-                workers=plan.settings.workers,
+                decoders=plan.settings.decoders,
                 figures=report.figures,
                 done=done,
                 listener=listener,

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avfeat import datasets
 from avfeat.errors import MediaNotFoundError, UsageError
 from avfeat.extract import backbones
 from avfeat.extract.backbones import Backbone
-from avfeat.extract.batch import Forward
 from avfeat.extract.engine import Listener
 from avfeat.extract.media import SAMPLING_RULES
+from avfeat.extract.models import models
 from avfeat.extract.plan import (
     Plan,
     Settings,
@@ -34,6 +34,9 @@ from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import ClipManifest, count_statuses
 from avfeat.stores.state import RUNS
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 
 def load_manifest(dataset: str, *, data: Path | None, annotations: Path | None) -> ClipManifest:
@@ -52,28 +55,40 @@ def load_manifest(dataset: str, *, data: Path | None, annotations: Path | None) 
     source = datasets.get(dataset)
     if data is None:
         data = Path(os.environ.get("AVFEAT_DATA", "data")) / dataset
+    variable = f"$AVFEAT_DATA/{dataset}"
+    if data.is_file():
+        raise MediaNotFoundError(
+            f"cannot read the media folder {data}: it is a file; name its folder, {data.parent}"
+        )
     if not data.is_dir():
         raise MediaNotFoundError(
             f"cannot read the media folder {data}: no such folder. It should hold "
-            f"{source.searched_names()}; name it with --data DIR or $AVFEAT_DATA"
+            f"{source.searched_names()}; name it with --data DIR, or put it at {variable}"
         )
     manifest = source.load(annotations=annotations, data=data)
     if not manifest.media:
         raise MediaNotFoundError(
             f"no media for {dataset} in {data.absolute()}: looked for {source.searched_names()}; "
-            "name the folder with --data DIR or $AVFEAT_DATA"
+            f"name the folder with --data DIR, or put it at {variable}"
         )
     return manifest
 
 
-def resolve_device(name: str) -> str:
+def resolve_device(name: str, *, client: Client | None = None) -> str:
     """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:i`` into a device that is there.
+
+    Parameters
+    ----------
+    client
+        Of a cluster, on whose workers it should be; None for here.
 
     Raises
     ------
     UsageError
         If it is not there, or no such kind of device exists.
     """
+    if client is not None:
+        return str(client.submit(resolve_device, name, pure=False).result())
     import torch
 
     if name == "auto":
@@ -196,42 +211,29 @@ def open_plan(
         yield fill_tasks(tasks, manifest, settings, selected)
 
 
-def load_models(plan: Plan) -> dict[str, Forward]:
-    """Load the networks of the stores that have clips to decode."""
-    import torch
-
-    # A thread takes its number of threads when it first asks; optical flow lowers that for its own.
-    torch.get_num_threads()
-    device = torch.device(plan.settings.device)
-    return {
-        task.spec.name: backbones.load(
-            task.backbone,
-            weights=task.weights,
-            device=device,
-            precision=plan.settings.precision,
-            engine=task.choice.engine,
-            batch_size=task.batch_size,
-        )
-        for task in plan.tasks
-        if task.decode
-    }
-
-
 def execute(
     plan: Plan,
     *,
     listener: Listener | None = None,
     stop: Callable[[], bool] = lambda: False,
+    client: Client | None = None,
 ) -> RunReport:
     """Run a plan whose stores are locked, and leave a log of the run in each store.
 
-    Stores that do not exist yet are created once every network is loaded.
+    Stores that do not exist yet are created once every network is loaded. With the `client` of a
+    cluster its workers do the work; see `cluster.run_on`.
     """
     began = datetime.datetime.now(datetime.UTC)
-    models = load_models(plan)
+    wanted = models(plan) if client is None else {}
+    loaded = {name: model.load() for name, model in wanted.items()}
     for task in plan.tasks:
         task.writer.create()
-    report = run(plan, models, listener=listener, stop=stop)
+    if client is None:
+        report = run(plan, loaded, listener=listener, stop=stop)
+    else:
+        from avfeat.extract.cluster import run_on
+
+        report = run_on(client, plan, listener=listener, stop=stop)
     if report.rows:
         for task in plan.tasks:
             _log_run(task, plan, report, began)

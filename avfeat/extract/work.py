@@ -108,7 +108,7 @@ def _job(plan: Plan, tasks: list[StoreTask], index: int) -> ClipJob:
     path = plan.manifest.media[clip.id]
     return ClipJob(
         clip,
-        path,
+        path.absolute(),
         path.relative_to(plan.manifest.data_root).as_posix(),
         tuple(task.spec for task in tasks if index in task.decode),
         plan.settings.sampling,

@@ -56,18 +56,32 @@ class Recipe(BaseModel):
         return digest(self.model_dump(mode="json"))
 
 
+#: Of FFmpeg, as PyAV carries it: decoding, timestamps and colour conversion.
+_FFMPEG = ("libavcodec", "libavformat", "libswscale")
+
+
 def library_versions(modality: str, *, beside: Iterable[str] = ()) -> dict[str, str]:
     """Return the versions of the libraries that rows of `modality` depend on.
 
-    `beside` names packages that only some recipes use. The versions of FFmpeg are the ones PyAV
-    carries: decoding, timestamps and colour conversion.
+    `beside` names packages that only some recipes use.
+    """
+    names = {*LIBRARIES[modality], *beside, *_FFMPEG}
+    return {name: installed(name) for name in sorted(names)}
+
+
+def installed(library: str) -> str:
+    """Return the version of a package, or of one of FFmpeg's libraries, that is at hand here.
+
+    ``none`` if it is not there.
     """
     import av
 
-    versions = {name: metadata.version(name) for name in (*LIBRARIES[modality], *beside)}
-    for library in ("libavcodec", "libavformat", "libswscale"):
-        versions[library] = ".".join(map(str, av.library_versions[library]))
-    return dict(sorted(versions.items()))
+    if library in _FFMPEG:
+        return ".".join(map(str, av.library_versions[library]))
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "none"
 
 
 def differences(stored: Recipe, asked: Recipe) -> list[tuple[str, Any, Any]]:

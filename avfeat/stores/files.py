@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import os
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,6 @@ class Files:
         self._fs: Any = filesystem
         self._root = str(path).rstrip("/")
         self.local = Path(self._root) if "file" in _protocols(filesystem) else None
-        self._numbers = itertools.count()
 
     def __str__(self) -> str:
         return self.url
@@ -88,7 +87,8 @@ class Files:
             raise WriteError(explain(target, error)) from error
 
     def _write_local(self, target: Path, data: bytes) -> None:
-        scratch = Path(self.path(f"{_SCRATCH}/{os.getpid()}-{next(self._numbers)}"))
+        # Several threads, processes and machines may write to one store, each its own units.
+        scratch = Path(self.path(f"{_SCRATCH}/{uuid.uuid4().hex}"))
         scratch.parent.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

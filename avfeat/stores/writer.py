@@ -271,7 +271,9 @@ class StoreWriter:
         clips = tuple(
             (self.clips[index].id, self.outcomes[index]) for index in self.layout.unit_range(unit)
         )
-        return UnitWriter(self.files.url, self.layout, self.recipe.fingerprint, unit, clips)
+        # Workers may have another working folder.
+        url = str(self.files.local or self.files.url)
+        return UnitWriter(url, self.layout, self.recipe.fingerprint, unit, clips)
 
     def adopt(self, entry: LedgerEntry) -> None:
         """Take note of a unit that was committed."""

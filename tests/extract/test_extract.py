@@ -96,10 +96,10 @@ def test_a_second_run_does_nothing(avfeat: Cli, corpus: Corpus) -> None:
 
 
 def test_workers_and_backbones_together_do_not_change_a_byte(avfeat: Cli, corpus: Corpus) -> None:
-    avfeat("extract", "-b", ALL, *corpus.options, "--out", "a", "--workers", 1)
-    avfeat("extract", "-b", "tiny_audio", *corpus.options, "--out", "b", "--workers", 4)
+    avfeat("extract", "-b", ALL, *corpus.options, "--out", "a", "--decoders", 1)
+    avfeat("extract", "-b", "tiny_audio", *corpus.options, "--out", "b", "--decoders", 4)
     avfeat("extract", "-b", "tiny_image2,tiny_snippet", *corpus.options, "--out", "b")
-    avfeat("extract", "-b", ALL, *corpus.options, "--out", "b", "--workers", 3)
+    avfeat("extract", "-b", ALL, *corpus.options, "--out", "b", "--decoders", 3)
     assert tree(Path("a")) == tree(Path("b"))
 
 

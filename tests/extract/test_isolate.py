@@ -67,7 +67,7 @@ def test_stores_are_the_same_with_and_without_processes(
     avfeat: Cli, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AVFEAT_EXTRACT_ISOLATE")
-    avfeat("extract", "-b", BACKBONES, *corpus.options, "-o", "apart", "--workers", 2)
+    avfeat("extract", "-b", BACKBONES, *corpus.options, "-o", "apart", "--decoders", 2)
     avfeat("extract", "-b", BACKBONES, *corpus.options, "-o", "here", "--no-isolate")
     assert tree(Path("apart")) == tree(Path("here"))
 
@@ -79,7 +79,7 @@ def test_each_bad_file_costs_one_clip(avfeat: Cli, corpus: Corpus, risky: None) 
     for number, name in enumerate(["a", "b_crash", "c_hang", "d_leave", "e_odd", "f"]):
         shutil.copyfile(good[number], media / f"{name}.mp4")
     options = ["-b", BACKBONES, "-d", "folder", "--data", media, "--weights", "random"]
-    result = avfeat("extract", *options, "--workers", 2, "--json", code=3)
+    result = avfeat("extract", *options, "--decoders", 2, "--json", code=3)
     failed = {f["clip"]: (f["kind"], f["message"]) for f in json.loads(result.stdout)["failed"]}
     assert failed == {
         "b_crash.mp4": ("crash", "b_crash.mp4: the decoder crashed (SIGSEGV)"),

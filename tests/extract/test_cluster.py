@@ -1,0 +1,169 @@
+"""Units on Dask workers: the same bytes as in one process, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dask
+import pytest
+import tiny
+from support import Cli, Corpus, tree
+
+from avfeat import errors
+from avfeat.errors import AvfeatError, ClusterError
+from avfeat.extract import cluster, session
+from avfeat.extract.plan import Settings
+from avfeat.manifests.clips import Clip, Outcome
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+BACKBONES = "tiny_image,tiny_audio,tiny_map"
+OPTIONS = ("--unit-clips", 2)
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Client]:
+    """Two workers for the tests of this file; one that dies is started anew."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        cluster.local(2) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+def expected(avfeat: Cli, corpus: Corpus) -> dict[str, bytes]:
+    """The stores of one process, in the folder ``here``."""
+    avfeat("extract", "-b", BACKBONES, *corpus.options, *OPTIONS, "-o", "here")
+    return tree(Path("here"))
+
+
+class Murderer:
+    """Kills a worker after each of the first `times` units."""
+
+    def __init__(self, client: Client, times: int) -> None:
+        self._client = client
+        self.left = times
+
+    def clip_done(self, clip: Clip, outcomes: dict[str, Outcome]) -> None:
+        """No listener of units needs it."""
+
+    def unit_committed(self, unit: int) -> None:
+        """Kill whichever worker answers first."""
+        if self.left:
+            self.left -= 1
+            pids = self._client.run(os.getpid)
+            os.kill(next(iter(pids.values())), signal.SIGKILL)
+
+
+def test_local_workers_write_the_bytes_of_one_process(
+    avfeat: Cli, corpus: Corpus, expected: dict[str, bytes]
+) -> None:
+    options = ("-b", BACKBONES, *corpus.options, *OPTIONS, "--cluster", "local", "--workers", 2)
+    result = json.loads(avfeat("extract", *options, "-o", "there", "--json").stdout)
+    assert tree(Path("there")) == expected
+    assert result["clips_decoded"] == 9
+    assert result["stages"]["decode"]["items"] > 0
+    assert [store["counts"] for store in result["stores"]] == [{"ok": 9, "missing": 1}] * 3
+
+
+def test_workers_of_any_scheduler_are_used(
+    avfeat: Cli, corpus: Corpus, expected: dict[str, bytes], client: Client
+) -> None:
+    options = ("-b", BACKBONES, *corpus.options, *OPTIONS, "-o", "there")
+    avfeat("extract", *options, "--split", "test", "--scheduler", client.scheduler.address)
+    avfeat("extract", *options, "--scheduler", client.scheduler.address)  # goes on
+    assert tree(Path("there")) == expected
+
+
+def test_dead_workers_units_are_done_by_others(
+    avfeat: Cli, corpus: Corpus, expected: dict[str, bytes], client: Client
+) -> None:
+    manifest = session.load_manifest("llp", data=corpus.media, annotations=corpus.annotations)
+    settings = Settings(out="there", unit_clips=2, sampling="avvp", engine="torch")
+    chosen = session.choose(BACKBONES.split(","), dataset="llp", device="cpu")
+    listener = Murderer(client, 2)
+    with session.open_plan(manifest, chosen, settings, weights="random") as plan:
+        report = session.execute(plan, listener=listener, client=client)
+    assert listener.left == 0
+    assert not report.interrupted
+    assert tree(Path("there")) == expected
+
+
+def test_units_that_kill_every_worker_are_named_and_done_by_the_next_run(
+    avfeat: Cli, corpus: Corpus, client: Client, tmp_path: Path
+) -> None:
+    flag = tmp_path / "deadly"
+    flag.touch()
+    client.run(tiny.TinyDeadly.arm, str(flag))
+    options = ("-b", "tiny_deadly", *corpus.options, "--unit-clips", 5, "--split", "test")
+    address = client.scheduler.address
+    result = avfeat("extract", *options, "-o", "there", "--scheduler", address, code=1)
+    assert "unit 1 (_clipNumb07_70_80 to _clipNumb09_90_100) was given up" in result.stderr
+    assert "2 workers died of it" in result.stderr
+    flag.unlink()
+    avfeat("extract", *options, "-o", "there", "--scheduler", address)
+    avfeat("extract", *options, "-o", "here")
+    assert tree(Path("there")) == tree(Path("here"))
+
+
+def test_workers_with_other_libraries_are_refused(
+    avfeat: Cli, corpus: Corpus, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = cluster.installed
+    monkeypatch.setattr(cluster, "installed", lambda n: "9.9" if n == "av" else original(n))
+    options = ("-b", "tiny_image", *corpus.options, "-o", "there")
+    result = avfeat("extract", *options, "--scheduler", client.scheduler.address, code=1)
+    assert "has other libraries than this process: av " in result.stderr
+    assert "not 9.9" in result.stderr
+
+
+def test_a_scheduler_that_does_not_answer_is_named(
+    avfeat: Cli, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "PATIENCE", "1s")
+    options = ("-b", "tiny_image", *corpus.options, "--scheduler", "tcp://127.0.0.1:9")
+    result = avfeat("extract", *options, code=1)
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in result.stderr
+    assert not Path("features").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--workers", 2), "--workers goes with --cluster local"),
+        (("--gpus", "0"), "--gpus goes with --cluster local"),
+        (("--cluster", "local", "--gpus", "0;1"), "numbers with commas"),
+        (("--cluster", "local", "--scheduler", "tcp://h:1"), "leave out --scheduler"),
+    ],
+)
+def test_options_that_do_not_go_together(
+    avfeat: Cli, corpus: Corpus, options: tuple[object, ...], words: str
+) -> None:
+    result = avfeat("extract", "-b", "tiny_image", *corpus.options, *options, code=2)
+    assert words in result.stderr
+
+
+def test_every_error_comes_back_from_a_worker_as_it_was() -> None:
+    kinds = [value for value in vars(errors).values() if isinstance(value, type)]
+    ours = [kind for kind in kinds if issubclass(kind, AvfeatError)]
+    assert ClusterError in ours
+    for kind in ours:
+        error = _example(kind)
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.kind) == (kind, str(error), error.kind)
+
+
+def _example(kind: type[AvfeatError]) -> AvfeatError:
+    if kind is errors.UnknownNameError:
+        return errors.UnknownNameError("backbone", "resnet", ["resnet152"])
+    if kind is errors.MediaError:
+        return errors.MediaError("truncated", "a.mp4: the file is cut off")
+    return kind("what happened; what to do")
