@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 _LISTED = 12  # names in a message
 _LIKENESS = 0.65  # of a name to be suggested; at 0.5 words are that only share some letters
@@ -20,6 +20,10 @@ class AvfeatError(Exception):
 
     kind: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by the message, so that an error comes back whole from another process."""
+        return type(self), (str(self),)
 
 
 class UsageError(AvfeatError, ValueError):

@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -125,11 +124,6 @@ class TinyDeadly(Backbone):
     """Ends the process that runs it, while the file it was armed with is there."""
 
     spec = _spec("tiny_deadly", VisualInput(Geometry(40, 32)), 6)
-    flag: ClassVar[str] = ""
-
-    @classmethod
-    def arm(cls, flag: str) -> None:
-        os.environ["TINY_DEADLY"] = flag
 
     def build(self) -> nn.Module:
         return _Net(nn.Conv2d(3, 6, 5, stride=2))

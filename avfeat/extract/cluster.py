@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 #: Units in the hands of a worker: one in the model, one being decoded meanwhile.
 UNITS_IN_HAND = 2
 
-#: How long a scheduler may take to answer.
-PATIENCE = "20s"
+#: Seconds that a scheduler may take to answer, and to have a worker.
+PATIENCE = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,25 +203,25 @@ def _spread(
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    def submit() -> Future[Any] | None:
-        unit = None if stop() else next(jobs, None)
-        if unit is None:
-            return None
-        future = client.submit(_extract, unit, setup, pure=False)
-        in_hand[future.key] = unit
-        return future
-
     in_hand: dict[Any, Unit] = {}
-    room = UNITS_IN_HAND * len(client.scheduler_info(n_workers=-1)["workers"])
+
+    def submit() -> Iterator[Future[Any]]:
+        """Submit as much as the workers there are now can have in hand."""
+        room = UNITS_IN_HAND * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        while len(in_hand) < room and not stop() and (unit := next(jobs, None)) is not None:
+            future = client.submit(_extract, unit, setup, pure=False)
+            in_hand[future.key] = unit
+            yield future
+
     try:
-        ended = as_completed(list(filter(None, (submit() for _ in range(room)))))
+        ended = as_completed(list(submit()))
         for future in ended:
             unit = in_hand.pop(future.key)
             try:
                 yield unit, future.result()
             except KilledWorker as error:
                 yield unit, _given_up(unit, error)
-            if (following := submit()) is not None:
+            for following in submit():
                 ended.add(following)
     finally:
         client.cancel(list(in_hand), force=True)
@@ -292,6 +292,10 @@ def connected(address: str) -> Iterator[Client]:
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Dask scheduler answers at {address}: {error}") from error
     with client:
-        if not client.scheduler_info(n_workers=-1)["workers"]:
-            raise ClusterError(f"the scheduler at {address} has no workers; start some first")
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise ClusterError(
+                f"the scheduler at {address} has no workers; start some first"
+            ) from error
         yield client

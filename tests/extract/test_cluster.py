@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import dask
 import pytest
-import tiny
 from support import Cli, Corpus, tree
 
 from avfeat import errors
@@ -29,13 +28,21 @@ OPTIONS = ("--unit-clips", 2)
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
+def flag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """While it is there, tiny_deadly ends the workers that run it."""
+    return tmp_path_factory.mktemp("flag") / "deadly"
+
+
+@pytest.fixture(scope="module")
+def client(flag: Path) -> Iterator[Client]:
     """Two workers for the tests of this file; one that dies is started anew."""
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        cluster.local(2) as client,
+        pytest.MonkeyPatch.context() as patch,
+        dask.config.set({"distributed.scheduler.allowed-failures": 2}),
     ):
-        yield client
+        patch.setenv("TINY_DEADLY", str(flag))
+        with cluster.local(2) as client:
+            yield client
 
 
 @pytest.fixture
@@ -59,7 +66,7 @@ class Murderer:
         """Kill whichever worker answers first."""
         if self.left:
             self.left -= 1
-            pids = self._client.run(os.getpid)
+            pids = self._client.run(os.getpid, on_error="ignore")
             os.kill(next(iter(pids.values())), signal.SIGKILL)
 
 
@@ -98,16 +105,14 @@ def test_dead_workers_units_are_done_by_others(
 
 
 def test_units_that_kill_every_worker_are_named_and_done_by_the_next_run(
-    avfeat: Cli, corpus: Corpus, client: Client, tmp_path: Path
+    avfeat: Cli, corpus: Corpus, client: Client, flag: Path
 ) -> None:
-    flag = tmp_path / "deadly"
     flag.touch()
-    client.run(tiny.TinyDeadly.arm, str(flag))
     options = ("-b", "tiny_deadly", *corpus.options, "--unit-clips", 5, "--split", "test")
     address = client.scheduler.address
     result = avfeat("extract", *options, "-o", "there", "--scheduler", address, code=1)
     assert "unit 1 (_clipNumb07_70_80 to _clipNumb09_90_100) was given up" in result.stderr
-    assert "2 workers died of it" in result.stderr
+    assert "3 workers died of it" in result.stderr
     flag.unlink()
     avfeat("extract", *options, "-o", "there", "--scheduler", address)
     avfeat("extract", *options, "-o", "here")
@@ -128,7 +133,7 @@ def test_workers_with_other_libraries_are_refused(
 def test_a_scheduler_that_does_not_answer_is_named(
     avfeat: Cli, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "PATIENCE", "1s")
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
     options = ("-b", "tiny_image", *corpus.options, "--scheduler", "tcp://127.0.0.1:9")
     result = avfeat("extract", *options, code=1)
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in result.stderr
@@ -166,4 +171,6 @@ def _example(kind: type[AvfeatError]) -> AvfeatError:
         return errors.UnknownNameError("backbone", "resnet", ["resnet152"])
     if kind is errors.MediaError:
         return errors.MediaError("truncated", "a.mp4: the file is cut off")
+    if kind is errors.UnknownClipError:
+        return errors.UnknownClipError("clap", ["clip"])
     return kind("what happened; what to do")
