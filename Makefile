@@ -20,6 +20,7 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "avfeat needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -e $@ || echo "installing into $(VENV): about 3 GB to download, 7 GB on disk, silent for minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)

@@ -12,8 +12,9 @@ from avfeat.console import json_option, print_json, results_console, verbose_opt
 @verbose_option
 @click.pass_context
 def backbones(ctx: click.Context, as_json: bool, verbose: int) -> None:
-    """List the backbones: what goes in, what comes out, whose weights.
+    """List the backbones.
 
+    What goes in, what comes out, whose weights; a terminal of less than 155 columns shows less.
     Options follow a name with a dot and give a variant, in a store of its own. Image models of two
     libraries go by their names there, with their own preprocessing and weights.
 
@@ -27,7 +28,7 @@ def backbones(ctx: click.Context, as_json: bool, verbose: int) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from avfeat import render
+    from avfeat import render_catalogue as render
     from avfeat.extract.catalogue import describe_backbones
 
     records = describe_backbones()
@@ -42,14 +43,16 @@ def backbones(ctx: click.Context, as_json: bool, verbose: int) -> None:
 @json_option("backbones_show", "As JSON on stdout.")
 @verbose_option
 def show(name: str, as_json: bool, verbose: int) -> None:
-    """Show everything about a backbone or a variant: recipe, options, weights, citation.
+    """Show everything about a backbone or a variant.
+
+    Its recipe, options, weights and citation. What is chosen stands in brackets.
 
     \b
     Examples:
       avfeat backbones show senet154
       avfeat backbones show openl3.music.mel128
     """
-    from avfeat import render
+    from avfeat import render_catalogue as render
     from avfeat.extract.backbones import get
     from avfeat.extract.catalogue import describe
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
@@ -14,6 +15,8 @@ from avfeat import config
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+_UNLIMITED = 10_000  # columns
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +29,7 @@ def json_option(command: str, words: str) -> Callable[[F], F]:
 
 def _remember(ctx: click.Context, _: click.Parameter, value: int) -> int:
     ctx.meta["avfeat.verbose"] = value
+    ctx.meta["avfeat.command"] = ctx.command.name
     return value
 
 
@@ -48,12 +52,32 @@ def talk_console(*, quiet: bool = False) -> Console:
     )
 
 
+class _Trimmed:
+    """A stream whose lines end without the blanks that fill up the last column of a table."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write; rich hands over whole lines."""
+        return self._stream.write(re.sub(r" +$", "", text, flags=re.MULTILINE))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def results_console() -> Console:
-    """Console for results: stdout, never narrower than a table needs when piped."""
+    """Console for results: stdout; away from a terminal, lines are as long as they need be."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 140
-    return Console(highlight=False, emoji=False, width=width, color_system=_colours())
+    terminal = sys.stdout.isatty()
+    return Console(
+        file=None if terminal else cast(IO[str], _Trimmed(sys.stdout)),
+        highlight=False,
+        emoji=False,
+        width=None if terminal or "COLUMNS" in os.environ else _UNLIMITED,
+        color_system=_colours(),
+    )
 
 
 def _colours() -> Literal["auto"] | None:

@@ -75,7 +75,8 @@ class Digest:
         found, sha256 = self.of(path)
         if found.startswith(self.value):
             return None, sha256
-        return f"its {_WORDS[self.kind]} is {found}, expected {self.value}", sha256
+        begins = "to begin with " if len(self.value) < len(found) else ""
+        return f"its {_WORDS[self.kind]} is {found}, expected {begins}{self.value}", sha256
 
 
 ANY = Digest("sha256", "")

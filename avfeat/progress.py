@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from rich.progress import (
 )
 
 from avfeat.manifests.clips import Clip, Outcome
+from avfeat.words import duration, pace, without_name
 
-#: Seconds between plain lines.
+#: Seconds between plain lines where clips get done, and where none does.
 _PLAIN_SECONDS = 10.0
+_BEAT_SECONDS = 30.0
 
 
 class ClipProgress:
@@ -40,23 +43,36 @@ class ClipProgress:
                 SpinnerColumn(),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("clips  {task.fields[rate]}  {task.fields[failed]} failed "),
+                TextColumn("clips  {task.fields[pace]}  {task.fields[failed]} failed "),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
                 console=console,
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=total, rate="", failed=0)
+            self._task = self._bar.add_task("", total=total, pace="", failed=0)
 
     @contextmanager
     def shown(self) -> Iterator[ClipProgress]:
-        """Show the bar while the context lasts."""
-        if self._bar is None:
-            yield self
-        else:
+        """Show the bar while the context lasts; without one, a line now and then."""
+        if self._bar is not None:
             with self._bar:
                 yield self
+            return
+        over = threading.Event()
+        beat = threading.Thread(target=self._beat, args=(over,), name="progress", daemon=True)
+        beat.start()
+        try:
+            yield self
+        finally:
+            over.set()
+            beat.join()
+
+    def _beat(self, over: threading.Event) -> None:
+        """Say that the run is alive where a clip, or loading the networks, takes long."""
+        while not over.wait(_BEAT_SECONDS):
+            if time.monotonic() - self._last >= _BEAT_SECONDS:
+                self._line()
 
     @property
     def _rate(self) -> float:
@@ -69,22 +85,26 @@ class ClipProgress:
         if bad:
             self._failed += 1
             outcome = next(iter(bad.values()))
-            self._say(f"failed({outcome.kind}) {clip.id}: {outcome.message}", "red")
+            message = without_name(outcome.message, clip.id)
+            self._say(f"failed({outcome.kind}) {clip.id}: {message}", "red")
         elif self._verbose:
             self._say(f"done {clip.id}", "dim")
         if self._bar is not None:
             self._bar.update(
-                self._task, completed=self._done, rate=f"{self._rate:.2f}/s", failed=self._failed
+                self._task, completed=self._done, pace=pace(self._rate), failed=self._failed
             )
         elif time.monotonic() - self._last >= _PLAIN_SECONDS:
-            self._last = time.monotonic()
-            left = (self._total - self._done) / self._rate
-            self._console.print(
-                f"{self._done}/{self._total} clips, {self._rate:.2f} clips/s, "
-                f"{left:.0f} s left, {self._failed} failed",
-                markup=False,
-                highlight=False,
-            )
+            self._line()
+
+    def _line(self) -> None:
+        self._last = time.monotonic()
+        speed = f"none done yet, {duration(self._last - self._started)} so far"
+        if self._done:
+            left = duration((self._total - self._done) / self._rate)
+            speed = f"{pace(self._rate)}, {left} left, {self._failed} failed"
+        self._console.print(
+            f"{self._done}/{self._total} clips, {speed}", markup=False, highlight=False
+        )
 
     def unit_committed(self, unit: int) -> None:
         """See `Listener`."""

@@ -21,7 +21,7 @@ from avfeat.errors import AvfeatError
 
 @click.group()
 def weights() -> None:
-    """List, fetch, verify and import the published weights of backbones.
+    """List, fetch, verify and import published weights.
 
     NAME is a backbone (its default weights), a backbone with a tag, or any name that `list` shows.
     Files are kept in $AVFEAT_CACHE (else the XDG cache) under their hashes. AVFEAT_OFFLINE=1 or
@@ -40,19 +40,21 @@ def weights() -> None:
 @json_option("weights_list", "As JSON on stdout.")
 @verbose_option
 def list_(as_json: bool, verbose: int) -> None:
-    """List all weights: files, sizes, licences, digests, and whether they are in the cache.
+    """List all weights and whether they are in the cache.
 
-    Of timm's and torchvision's models, those that are in the cache.
+    Below each name its files, of which any one will do. A terminal of less than 155 columns shows
+    no licences, and of less than 100 no digests; --json has all. Of timm's and torchvision's
+    models, those in the cache.
 
     \b
     Examples:
       avfeat weights list
       avfeat weights list --json
     """
-    from avfeat import render
+    from avfeat import render_catalogue as render
     from avfeat.extract.weights import manage
 
-    records = [manage.describe(entry) for entry in manage.listed()]
+    records = manage.describe_all()
     if as_json:
         print_json(records)
     else:
@@ -68,8 +70,9 @@ def list_(as_json: bool, verbose: int) -> None:
 def fetch(
     ctx: click.Context, names: tuple[str, ...], as_json: bool, verbose: int, quiet: bool
 ) -> None:
-    """Make sure that weights are in the cache, and print their paths and SHA-256.
+    """Make sure that weights are in the cache.
 
+    Prints their paths and SHA-256.
     NAME `all` means everything. What is there is hashed, not downloaded. If some could not be had,
     the others are fetched all the same, and the exit code is that of the first error: 2 if they are
     nowhere to be had or wrong, 1 if the cache cannot be written.
@@ -107,8 +110,9 @@ def fetch(
 @verbose_option
 @click.pass_context
 def verify(ctx: click.Context, as_json: bool, verbose: int) -> None:
-    """Hash every file of weights in the cache, and every conversion.
+    """Hash every file of weights in the cache.
 
+    Conversions too.
     Exit code 4 if one is not what it was when it was first used.
 
     \b
@@ -117,7 +121,7 @@ def verify(ctx: click.Context, as_json: bool, verbose: int) -> None:
     """
     import dataclasses
 
-    from avfeat import render
+    from avfeat import render_catalogue as render
     from avfeat.extract.weights import manage
 
     checked = list(manage.verify())
@@ -158,7 +162,9 @@ def import_(file: Path, name: str, as_json: bool, verbose: int) -> None:
 @json_option("weights_path", "As a JSON list on stdout.")
 @verbose_option
 def path(name: str, as_json: bool, verbose: int) -> None:
-    """Print where the cache has the weights NAME, one line per file; exit code 2 if it has not.
+    """Print where the cache has the weights NAME.
+
+    One line per file; exit code 2 if it has not.
 
     \b
     Examples:

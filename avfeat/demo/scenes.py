@@ -1,4 +1,4 @@
-"""An LLP-shaped data set of three synthetic clips, one per split, with planted audio and visual events."""
+"""An LLP-shaped data set of three synthetic clips with planted audio and visual events."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from avfeat.extract import backbones
 from avfeat.extract.backbones import AudioInput, Backbone, BackboneSpec
+from avfeat.extract.backbones.base import SECOND
 from avfeat.extract.weights.manage import describe as describe_weights
 
 _SECONDS = 10.0
@@ -24,7 +25,8 @@ def describe(backbone: Backbone) -> dict[str, Any]:
     another kind of data set or device, if anything: ``for`` which, and the values there of
     ``rows_per_10s``, ``gmacs_per_10s`` and the fields of ``sampling`` and ``preprocessing`` that
     differ. ``options`` are lists of alternatives, the default first, ``""`` where it has no name;
-    ``decided_by`` says of each what decides on the default: ``"data set"``, ``"device"`` or ``""``.
+    ``decided_by`` says of each what decides on the default: ``"data set"``, ``"device"`` or ``""``,
+    and ``chosen`` which one this variant has. ``tag`` is that of its weights.
     """
     spec = backbone.spec
     recipe = spec.recipe()
@@ -43,6 +45,8 @@ def describe(backbone: Backbone) -> dict[str, Any]:
         "about": inspect.getdoc(type(backbone)) or "",
         "options": [list(axis) for axis in backbone.alternatives],
         "decided_by": _decided_by(backbone),
+        "chosen": _chosen(backbone),
+        "tag": backbone.tag or next(iter(spec.weights), None),
         "adapted": _adapted(backbone),
         "preprocessing": recipe["input"],
         "sampling": _sampling(spec),
@@ -59,6 +63,11 @@ def _gmacs(spec: BackboneSpec) -> float:
 def _decided_by(backbone: Backbone) -> list[str]:
     axes = backbone.alternatives
     return [*backbone.decided_by, *[""] * (len(axes) - len(backbone.decided_by))]
+
+
+def _chosen(backbone: Backbone) -> list[str]:
+    pooled = [SECOND if backbone.pooled else ""]
+    return [*backbone.chosen, *pooled][: len(backbone.alternatives)]
 
 
 def _adapted(backbone: Backbone) -> list[dict[str, Any]]:

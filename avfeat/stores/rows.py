@@ -73,4 +73,7 @@ class StoredRows:
         except MemoryError:
             raise
         except Exception as error:  # zarr has no one class for what damage can do to a store
-            raise IntegrityError(f"{self._url}: clip {clip_id}: {name}: {error}") from error
+            # zarr shows both checksums as bytes, which tells nobody anything.
+            changed = "checksum" in str(error).lower()
+            reason = "bytes were changed after writing" if changed else error
+            raise IntegrityError(f"{self._url}: clip {clip_id}: {name}: {reason}") from error

@@ -25,6 +25,10 @@ def find_stores(url: str) -> list[str]:
         return [url]
     folders = {name.rpartition("/")[::2] for name in files.list(depth=3)}
     found = sorted({f"{url.rstrip('/')}/{folder}" for folder, name in folders if name in marks})
+    name = url.rstrip("/").rpartition("/")[2]
+    if not found and name in marks:
+        store = url.rstrip("/").removesuffix(name).rstrip("/") or "."
+        raise StoreNotFoundError(f"{url} is a file of a store; name the store, {store}")
     if not found:
         raise StoreNotFoundError(f"there is no feature store at {url}; `avfeat extract` makes one")
     return found

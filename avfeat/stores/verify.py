@@ -31,6 +31,8 @@ class VerifyReport:
         What is wrong, one line each, naming unit and clip; empty if the store is sound.
     notes
         What is unfinished or foreign rather than wrong.
+    entries
+        Paths of the ledger entries of units with problems: without its entry a unit is done again.
     finished
         Whether every clip was extracted and no run is writing or was killed.
     """
@@ -42,6 +44,7 @@ class VerifyReport:
     files: int = 0
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    entries: list[str] = field(default_factory=list)
     finished: bool = False
 
     @property
@@ -86,7 +89,10 @@ def verify(url: str) -> VerifyReport:
         indices = manifest.layout.unit_range(unit)[: len(entry.clips)]
         for index, (_, outcome) in zip(indices, entry.clips, strict=True):
             outcomes[index] = outcome
+        known = len(report.problems)
         _check_unit(report, files, manifest.layout, entry, indices, rows)
+        if len(report.problems) > known:
+            report.entries.append(files.path(entry.name))
     report.units, report.clips = len(ledger), len(clips)
     report.rows = sum(outcome.rows for outcome in outcomes)
     _note_unfinished(report, files, manifest, outcomes, ledger)
@@ -127,7 +133,9 @@ def _check_ledger(
             entry = LedgerEntry.from_bytes(data, name)
         except (IntegrityError, OSError) as error:
             report.problems.append(f"{where}: {error}")
+            report.entries.append(files.path(name))
             continue
+        known = len(report.problems)
         if entry.unit != unit or [clip_id for clip_id, _ in entry.clips] != ids[: len(entry.clips)]:
             report.problems.append(f"{where} lists other clips than {CLIPS}")
         elif entry.fingerprint != manifest.fingerprint:
@@ -136,6 +144,8 @@ def _check_ledger(
             report.problems.append(f"{where} is not the entry that {MANIFEST} lists")
         else:
             ledger[unit] = entry
+        if len(report.problems) > known:
+            report.entries.append(files.path(name))
     beyond = present - {ledger_name(unit) for unit in range(manifest.layout.units)}
     report.problems += [
         f"{name} is the entry of no unit of the store" for name in sorted(filter(is_entry, beyond))
@@ -164,7 +174,8 @@ def _check_unit(
             pieces = rows.pieces(index, outcome.rows, size=layout.shard_rows, clip_id=clip_id)
             plausible = _plausible(outcome, pieces)
         except IntegrityError as error:
-            report.problems.append(f"unit {entry.unit}, clip {clip_id}: {error}")
+            reason = str(error).partition(f": clip {clip_id}: ")[2]
+            report.problems.append(f"unit {entry.unit}, clip {clip_id}: {reason}")
             continue
         if not plausible:
             report.problems.append(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
-from avfeat import render
+from avfeat import render_catalogue
 from avfeat.extract import backbones
 from avfeat.extract.catalogue import describe
 
 
 def shown(name: str) -> str:
     out = io.StringIO()
-    render.backbone(Console(file=out, width=200), describe(backbones.get(name)))
+    render_catalogue.backbone(Console(file=out, width=200), describe(backbones.get(name)))
     return out.getvalue()
 
 
@@ -32,8 +33,8 @@ def test_i3d_says_what_other_data_sets_and_devices_get() -> None:
     lines = shown("i3d").splitlines()
     assert any("on untrimmed videos" in line and "15 rows per 10 s" in line for line in lines)
     assert any("on CUDA" in line and "flow tvl1-torch" in line for line in lines)
-    assert "(default: by data set) | centred | chunks" in shown("i3d")
-    assert "(default: by device) | tvl1_opencv | tvl1_torch" in shown("i3d")
+    assert "[by data set] (default) | centred | chunks" in shown("i3d")
+    assert "[by device] (default) | tvl1_opencv | tvl1_torch" in shown("i3d")
 
 
 def test_what_was_chosen_no_longer_adapts() -> None:
@@ -53,5 +54,13 @@ def test_what_decides_is_said_of_every_default_that_adapts(name: str) -> None:
 
 
 def test_unnamed_defaults_are_listed() -> None:
-    assert "(default) | map" in shown("resnet152")
-    assert "env (default) | music" in shown("openl3")
+    assert "[none] (default) | map" in shown("resnet152")
+    assert "[env] (default) | music" in shown("openl3")
+
+
+def test_what_is_chosen_is_in_brackets() -> None:
+    text = shown("openl3.music.linear")
+    assert "env (default) | [music]" in text
+    assert "mel256 (default) | mel128 | [linear]" in text
+    assert re.search(r"tags +\[v0_4_0_linear_music\]", text)
+    assert "none (default) | [second]" in shown("resnet152.second")

@@ -17,6 +17,7 @@ from avfeat.errors import (
     RandomWeightsError,
     StoreError,
     StoreNotFoundError,
+    UnknownClipError,
     UnknownNameError,
 )
 from avfeat.stores.reader import FeatureStore, open_store
@@ -91,6 +92,13 @@ def test_why_a_clip_has_no_rows(path: Path, clip_id: str, words: str) -> None:
         store[clip_id]
     with pytest.raises(KeyError, match=words):
         store.times(clip_id)
+
+
+def test_unknown_clips_are_an_error_of_the_public_module(path: Path) -> None:
+    with pytest.raises(UnknownClipError) as raised:
+        open_store(path).clip("clip_0")
+    assert isinstance(raised.value, KeyError)
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
 
 
 def test_what_is_known_of_clips_without_rows(path: Path) -> None:
@@ -215,9 +223,11 @@ def test_stores_are_found_below_a_folder_but_no_deeper(tmp_path: Path) -> None:
     for start in (path, path.parent, top):
         assert find_stores(str(start)) == [str(path)]
     assert find_stores(f"{top}/") == [str(path)]
-    for start in (top.parent, path / "runs", path / "manifest.json", tmp_path / "nothing"):
+    for start in (top.parent, path / "runs", tmp_path / "nothing"):
         with pytest.raises(StoreNotFoundError, match="there is no feature store at"):
             find_stores(str(start))
+    with pytest.raises(StoreNotFoundError, match=f"is a file of a store; name the store, {path}$"):
+        find_stores(f"{path}/manifest.json")
 
 
 def test_a_store_in_another_file_system(tmp_path: Path) -> None:

@@ -234,7 +234,8 @@ def find_entry(name: str | Backbone, weights: str = "published") -> WeightsEntry
     tags = backbone.spec.weights
     if not tags:
         raise WeightsError(
-            f"backbone {backbone.spec.name!r} has no published weights; use `--weights random`"
+            f"backbone {backbone.spec.name!r} has no published weights; use "
+            "`avfeat extract --weights random`"
         )
     tag = (backbone.tag or tags[0]) if weights == "published" else weights
     if tag not in tags:

@@ -308,6 +308,18 @@ class BackboneSpec:
         """Shape of one row: ``(dim,)``, or ``(height, width, dim)`` for a map."""
         return (self.dim,) if self.map is None else (*self.map, self.dim)
 
+    @property
+    def row_seconds(self) -> float:
+        """Seconds of a clip that one row needs.
+
+        Frames are sampled by rounding, so that half a frame less is enough.
+        """
+        wanted = self.input
+        if isinstance(wanted, AudioInput):
+            return ((self.pool - 1) * wanted.hop + wanted.window) / wanted.rate
+        frames = (self.pool - 1) * wanted.stride + wanted.frames - 2 * wanted.padding
+        return max(frames, 1) / wanted.fps
+
     def rows(self, seconds: float) -> int:
         """Rows that a clip of ``seconds`` gives."""
         return self.input.items(seconds) // self.pool

@@ -91,6 +91,27 @@ def expected(entry: WeightsEntry, source: Source) -> Digest | None:
     return None if source.digest is None else Digest.parse(source.digest)
 
 
+def size_of(entry: WeightsEntry, source: Source) -> float | None:
+    """Bytes of a file at least, None where nobody has stated its size or seen it."""
+    if (pin := pins.read(entry.name, source.file)) is not None:
+        return pin.size
+    return source.least_bytes
+
+
+def shortfall(path: Path, whole: float | None) -> str | None:
+    """Say how much of a file is there, if it is smaller than the `whole`, as `size_of` has it.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     shortfall(Path(file.name), 241.6e6)
+    '0.0 MB of 241.6 MB'
+    """
+    size = path.stat().st_size
+    if whole is None or size >= whole:
+        return None
+    return f"{size / 1e6:.1f} MB of {whole / 1e6:.1f} MB"
+
+
 def find(entry: WeightsEntry) -> WeightsInfo | None:
     """Verified weights from the cache, or None if no source of the entry is there.
 
@@ -110,10 +131,15 @@ def find(entry: WeightsEntry) -> WeightsInfo | None:
             assert digest is not None  # its path comes from a digest or a pin
             difference, sha256 = digest.difference(path)
             if difference is not None:
+                short = shortfall(path, size_of(entry, source))
+                reason = (
+                    f"{short}: the download broke off"
+                    if short
+                    else f"{difference}. It was damaged or replaced"
+                )
                 raise WeightsError(
-                    f"{path} is not {source.file} of {entry.name}: {difference}, "
-                    f"{path.stat().st_size} bytes. It was damaged or replaced; delete it to have "
-                    "it downloaded again"
+                    f"{path} is not {source.file} of {entry.name}: {reason}; delete it to have it "
+                    "downloaded again"
                 )
             return _info(entry, source, path, sha256)
     return None
@@ -277,7 +303,7 @@ def _unavailable(entry: WeightsEntry, reasons: Sequence[str]) -> WeightsError:
                 *pinned,
                 f"Get {first.file} in another way and run `avfeat weights import FILE "
                 f"--as {entry.name}`{f', which puts it at {path}' if path else ''}. "
-                "To try things out without real features, use `--weights random`.",
+                "To try things out without real features, run `avfeat extract --weights random`.",
             ]
         )
     )

@@ -101,8 +101,17 @@ def select(names: Sequence[str]) -> list[WeightsEntry]:
     return list({entry.name: entry for entry in map(resolve, names)}.values())
 
 
-def describe(entry: WeightsEntry) -> dict[str, Any]:
+def describe_all() -> list[dict[str, Any]]:
+    """Describe all of `listed`, with the parameters of the networks that load them."""
+    parameters = {entry.name: backbone.spec.parameters for backbone, entry in _used()}
+    return [describe(entry, parameters=parameters.get(entry.name)) for entry in listed()]
+
+
+def describe(entry: WeightsEntry, *, parameters: int | None = None) -> dict[str, Any]:
     """Describe weights as plain data.
+
+    ``size_mib`` is what publishers state; ``estimated_mib`` what the `parameters` of the network
+    take, if they are given.
 
     ``cached`` is about files being there, not being right; ``problems`` are pins that are damaged,
     whose files are refused until these are deleted, and do not count as cached.
@@ -124,6 +133,7 @@ def describe(entry: WeightsEntry) -> dict[str, Any]:
             for source in leaf.sources
         ],
         "size_mib": _size_mib(entry),
+        "estimated_mib": parameters and round(parameters * 4 / 2**20, 3),
         "cached": cache.is_cached(entry),
         "problems": _problems(entry),
     }
@@ -181,19 +191,23 @@ def leaves(info: WeightsInfo) -> tuple[WeightsInfo, ...]:
 
 def verify() -> Iterator[Checked]:
     """Hash every file of weights in the cache, and every conversion of one."""
-    known: dict[Path, tuple[str, Digest]] = {}
+    known: dict[Path, tuple[str, Digest, float | None]] = {}
     for pin_path in sorted(pins.folder().glob("*/*.json")):
         try:
             pin = pins.load(pin_path)
         except WeightsError as error:
             yield Checked(pin_path, "damaged", message=str(error))
         else:
-            known[cache.folder() / pin.place] = pin.weights, Digest("sha256", pin.sha256)
+            known[cache.folder() / pin.place] = (
+                pin.weights,
+                Digest("sha256", pin.sha256),
+                pin.size,
+            )
     for leaf in {leaf.name: leaf for entry in entries().values() for leaf in entry.leaves}.values():
         for source in leaf.sources:
             if source.digest is not None:  # else its pin is the only one to know
                 path = cache.folder() / cache.place_of(source)
-                known.setdefault(path, (leaf.name, Digest.parse(source.digest)))
+                known.setdefault(path, (leaf.name, Digest.parse(source.digest), source.least_bytes))
     for path in sorted(cache.folder().glob("*/*")):
         original = path.with_name(path.name.removesuffix(convert.SUFFIX))
         if path in known:
@@ -202,13 +216,14 @@ def verify() -> Iterator[Checked]:
             yield Checked(path, "unknown", message="no weights of this installation have it")
 
 
-def _check(path: Path, name: str, digest: Digest) -> Iterator[Checked]:
+def _check(path: Path, name: str, digest: Digest, whole: float | None) -> Iterator[Checked]:
     """Check a file and, if it is right, its conversion."""
     difference, sha256 = digest.difference(path)
     if difference is not None:
-        size = path.stat().st_size
+        short = cache.shortfall(path, whole)
+        reason = f"{short}: the download broke off" if short else difference
         mend = f"delete it and run `avfeat weights fetch {name}`"
-        yield Checked(path, "damaged", name, f"{difference}, {size} bytes; {mend}")
+        yield Checked(path, "damaged", name, f"{reason}; {mend}")
         return
     yield Checked(path, "ok", name)
     match convert.check(path, sha256):
@@ -263,7 +278,9 @@ def import_file(file: Path, name: str) -> WeightsInfo:
         difference, sha256 = (digest or ANY).difference(file)
         if difference is None:
             break
-        differences.append(f"  not {source.file}: {difference}")
+        short = cache.shortfall(file, cache.size_of(entry, source))
+        cut = f"; {short}: the download broke off, or it is another file" if short else ""
+        differences.append(f"  not {source.file}: {difference}{cut}")
     else:
         size = file.stat().st_size
         raise WeightsError("\n".join([f"{file} ({size} bytes) is not {entry.name}:", *differences]))

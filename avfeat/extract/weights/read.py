@@ -43,6 +43,8 @@ _UNREADABLE = (
     ValueError,
     struct.error,
 )
+# In torch's and numpy's messages on pickles that name code.
+_BLOCKED = ("unsupported global", "unrecognized function", "can only build", "allow_pickle")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
@@ -66,10 +68,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except WeightsError:
         raise
     except _UNREADABLE as error:
-        raise WeightsError(
-            f"{path} is no file of plain tensors and was not loaded (code in a weights file is "
-            f"never run): {_reason(error)}"
-        ) from error
+        reason = _reason(error)
+        if any(words in reason.lower() for words in _BLOCKED):
+            raise WeightsError(
+                f"{path} holds more than plain tensors and was not loaded (code in a weights file "
+                f"is never run): {reason}"
+            ) from error
+        raise WeightsError(f"{path} is cut off or no weights file: {reason}") from error
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path} is no state dict: it holds {type(state).__name__}")
     for key, value in state.items():

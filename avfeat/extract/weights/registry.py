@@ -48,6 +48,11 @@ class Source:
         if not self.file or "/" in self.file or self.file.startswith("."):
             raise ValueError(f"{self.file!r} is no plain file name")
 
+    @property
+    def least_bytes(self) -> float | None:
+        """Bytes that the file has at least; `size_mib` is rounded to three decimals."""
+        return None if self.size_mib is None else self.size_mib * 2**20 - 1024
+
 
 @dataclass(frozen=True, slots=True)
 class WeightsEntry:
