@@ -11,7 +11,8 @@ import torch
 
 from avfeat.stores.unitrows import UnitRows
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
+Forward = Callable[[torch.Tensor], Callable[[], torch.Tensor]]
+"""Starts on a batch of items and returns what waits for its rows; see `Extractor.start`."""
 
 
 class Part(NamedTuple):

@@ -93,7 +93,7 @@ class _Process:
     def _alone(self, forward: Forward) -> Forward:
         """One forward pass at a time, though several units are in hand."""
 
-        def run(items: torch.Tensor) -> torch.Tensor:
+        def run(items: torch.Tensor) -> Callable[[], torch.Tensor]:
             with self._one:
                 return forward(items)
 

@@ -14,6 +14,7 @@ import dataclasses
 import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
 #: Batches that may wait for the model, and batches of rows that may wait to be written.
 _BATCHES_WAITING = 3
 _ROWS_WAITING = 8
+
+#: Batches that a device has been given and not yet handed back.
+_IN_FLIGHT = 1
 
 
 class Listener(Protocol):
@@ -154,19 +158,16 @@ def run_units(
             "write", writing.take, depth=_ROWS_WAITING, figures=figures.write, upstream=forward
         ) as write,
     ):
+        flying = _Flying(models, figures)
         for message in ready:
             if isinstance(message, Batch):
-                name = message.backbone
-                started = time.perf_counter()
-                rows = models[name](torch.from_numpy(message.items)).numpy()
-                spent = time.perf_counter() - started
-                forward.busy += spent
-                forward.items += message.used
-                figures.models[name] = figures.models.get(name, 0.0) + spent
-                write.put(_Rows(name, rows, message.parts))
-                figures.write.items += message.used
+                flying.start(message)
             else:
+                for rows in flying.land(0):
+                    write.put(rows)
                 write.put(message)
+            for rows in flying.land(_IN_FLIGHT):
+                write.put(rows)
 
 
 class _Rows(NamedTuple):
@@ -175,6 +176,38 @@ class _Rows(NamedTuple):
     backbone: str
     rows: np.ndarray
     parts: tuple[Part, ...]
+
+
+class _Flying:
+    """Batches that a device works on: the next one is on its way while one is computed."""
+
+    def __init__(self, models: Mapping[str, Forward], figures: RunFigures) -> None:
+        self._models = models
+        self._figures = figures
+        self._batches: deque[tuple[Batch, Callable[[], torch.Tensor]]] = deque()
+
+    def start(self, batch: Batch) -> None:
+        """Start on a batch."""
+        started = time.perf_counter()
+        wait = self._models[batch.backbone](torch.from_numpy(batch.items))
+        self._spent(batch.backbone, time.perf_counter() - started)
+        self._batches.append((batch, wait))
+        self._figures.forward.items += batch.used
+
+    def land(self, left: int) -> Iterator[_Rows]:
+        """Yield the rows of the earliest batches, until `left` are under way."""
+        while len(self._batches) > left:
+            batch, wait = self._batches.popleft()
+            started = time.perf_counter()
+            rows = wait().numpy()
+            self._spent(batch.backbone, time.perf_counter() - started)
+            self._figures.write.items += batch.used
+            yield _Rows(batch.backbone, rows, batch.parts)
+
+    def _spent(self, backbone: str, seconds: float) -> None:
+        self._figures.forward.busy += seconds
+        models = self._figures.models
+        models[backbone] = models.get(backbone, 0.0) + seconds
 
 
 class _End(NamedTuple):

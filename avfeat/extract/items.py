@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import reduce
 
@@ -33,15 +32,9 @@ class VisualItems:
         frame, or the mean over a snippet's frames, in seconds in the clip.
     device
         Torch device for optical flow, by the method that can use one.
-
-    Attributes
-    ----------
-    seconds
-        Time spent here, without that in `emit`.
     """
 
     def __init__(self, inputs: Mapping[str, VisualInput], emit: Emit, *, device: str) -> None:
-        self.seconds = 0.0
         self._emit = emit
         self._inputs = inputs
         self._cutters = {
@@ -64,10 +57,8 @@ class VisualItems:
     def push(self, picture: Picture, seconds: float) -> None:
         """Take the next frame and its time; the frame is converted here, in this thread."""
         if picture is not self._picture:  # the same object where a frame is sampled twice
-            started = time.perf_counter()
             self._picture = picture
             self._resized = self._resize(picture)
-            self.seconds += time.perf_counter() - started
         self._frames.append(self._resized)
         self._times.append(seconds)
         if len(self._frames) == _CHUNK_FRAMES:
@@ -94,7 +85,6 @@ class VisualItems:
         self._flush(last=True)
 
     def _flush(self, *, last: bool) -> None:
-        started = time.perf_counter()
         times = np.array(self._times)
         pictures = {
             g: np.stack([frame[g] for frame in self._frames])
@@ -106,10 +96,8 @@ class VisualItems:
         moving = {
             key: flow.push(pictures[key[0]], times, last=last) for key, flow in self._flows.items()
         }
-        self.seconds += time.perf_counter() - started
         crops: dict[Geometry, NDArray[np.uint8]] = {}
         for name, wanted in self._inputs.items():
-            started = time.perf_counter()
             geometry, stamps = wanted.geometry, times
             entries: np.ndarray
             if wanted.stream == "rgb":
@@ -126,7 +114,6 @@ class VisualItems:
                     entries = np.concatenate([still, entries], axis=-1)
             _, items = self._cutters[name].push(entries, last=last)
             shown = self._cutters[name].times(stamps, last=last)
-            self.seconds += time.perf_counter() - started
             if len(items):
                 self._emit(name, items[:, 0] if wanted.frames == 1 else items, shown)
 

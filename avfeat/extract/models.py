@@ -59,7 +59,7 @@ class Model:
         # A thread takes its number of threads when it first asks; optical flow lowers it for its
         # own.
         torch.get_num_threads()
-        return backbones.load(
+        extractor = backbones.load(
             self.backbone,
             weights=weights,
             device=torch.device(self.device),
@@ -67,6 +67,7 @@ class Model:
             engine=self.engine,
             batch_size=self.batch_size,
         )
+        return extractor.start
 
 
 def models(plan: Plan) -> dict[str, Model]:

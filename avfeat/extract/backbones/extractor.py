@@ -82,16 +82,30 @@ class Extractor:
         deterministic cuDNN kernels are used. A row can depend in its last bits on the shape of the
         batch it came in, hence fixed batch shapes (`BackboneSpec.batch_size`). Any thread may call.
         """
+        return self.start(items)()
+
+    def start(self, items: Tensor) -> Callable[[], Tensor]:
+        """Start on a batch of items; what is returned waits for their rows.
+
+        A GPU works on while its caller prepares the next batch; a CPU is done at once. Parameters,
+        result and errors are those of a call.
+        """
         import torch
 
         self._check(items)
+        on_gpu = self.device.type == "cuda"
         # Front ends and normalisation are torch's, in float32 or better, whatever runs the network.
         with engines.computing(self.device, "fp32"):
-            batch = self._backbone.to_input(items.to(self.device))
+            if on_gpu and not items.is_cuda:
+                items = items.pin_memory()  # else the copy would wait for the GPU
+            batch = self._backbone.to_input(items.to(self.device, non_blocking=on_gpu))
             rows = self._network(batch)
             if self.spec.map is not None:
                 rows = rows.movedim(1, -1)
-            return rows.to(device="cpu", dtype=torch.float32).contiguous()
+            if on_gpu:
+                return _landing(rows)
+            rows = rows.to(device="cpu", dtype=torch.float32).contiguous()
+        return lambda: rows
 
     def _check(self, items: Tensor) -> None:
         import torch
@@ -103,6 +117,22 @@ class Extractor:
                 f"backbone {self.spec.name!r} takes {dtype} [N, {', '.join(map(str, shape))}], "
                 f"got {items.dtype} {list(items.shape)}"
             )
+
+
+def _landing(rows: Tensor) -> Callable[[], Tensor]:
+    """Start copying rows from the GPU; return what waits for the copy."""
+    import torch
+
+    landed = torch.empty(rows.shape, dtype=torch.float32, pin_memory=True)
+    landed.copy_(rows, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(rows.device))
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return landed
+
+    return wait
 
 
 def load(
