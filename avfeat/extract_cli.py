@@ -155,6 +155,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     from avfeat.extract import session
     from avfeat.interrupt import stoppable
     from avfeat.progress import ClipProgress, DownloadProgress
+    from avfeat.words import counted
 
     talk = talk_console(quiet=options["quiet"])
     client = ctx.with_resource(_cluster(options))
@@ -172,6 +173,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
     manifest = session.load_manifest(
         options["dataset"], data=options["data"], annotations=options["annotations"]
     )
+    session.check(manifest, chosen, settings, weights=options["weights"])
     for note in manifest.notes:
         talk.print(f"note: {note}", markup=False)
     weights = options["weights"]
@@ -193,8 +195,8 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
             talk.print(f"note: {note}")
         total = plan.clips_to_decode
         talk.print(
-            f"{total} clips to extract of {len(plan.selected)} selected, "
-            f"{len(chosen)} backbones, {settings.device}, {settings.sampling} sampling",
+            f"{counted(total, 'clip')} to extract of {len(plan.selected)} selected, "
+            f"{counted(len(chosen), 'backbone')}, {settings.device}, {settings.sampling} sampling",
             markup=False,
         )
         progress = ClipProgress(talk, total, verbose=options["verbose"])

@@ -126,8 +126,7 @@ def _failed(console: Console, result: dict[str, Any]) -> None:
         clips.setdefault((one["clip"], one["kind"], message), []).append(one["backbone"])
     number = len({clip for clip, _, _ in clips})
     stores = {entry["backbone"]: entry["store"] for entry in result["stores"]}
-    (example, *_) = {stores[one["backbone"]] for one in result["failed"]}
-    everything = f"all: avfeat inspect {example}"
+    everything = f"all: avfeat inspect {stores[result['failed'][0]['backbone']]}"
     again = "--retry-failed does them again"
     if not result["clips_decoded"]:
         have = f"{counted(number, 'clip')} failed before"

@@ -50,6 +50,7 @@ def table(
         header_style="bold",
         box=SIMPLE_HEAD,
         pad_edge=False,
+        show_edge=False,
         padding=(0, 1, 0, 0),
     )
     for place, (column, name) in enumerate(zip(columns, names, strict=True)):

@@ -9,6 +9,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rich.console import Console
 from storekit import make_recipe, make_store
 from support import Cli, Corpus
 
-from avfeat import __version__, progress
+from avfeat import __version__, progress, render
 from avfeat.manifests.clips import Clip, Outcome
 
 LENGTHS = (4, 0, 7, 3, -1, 5, 6, 2)
@@ -231,7 +232,7 @@ def test_stdout_carries_data_alone(avfeat: Cli, corpus: Corpus) -> None:
     assert document["clips_decoded"] == 1
     assert document["stores"][0]["new_rows"] == 80
     assert document["stores"][0]["counts"] == {"ok": 1, "pending": 9}
-    assert "1 clips to extract of 1 selected, 1 backbones, cpu, avvp sampling" in result.stderr
+    assert "1 clip to extract of 1 selected, 1 backbone, cpu, avvp sampling" in result.stderr
     quiet = avfeat("extract", "-b", "tiny_audio", *options, "-q")
     assert quiet.stderr == ""
     assert "+10 rows of 7" in quiet.stdout
@@ -261,6 +262,94 @@ def test_the_table_of_backbones(avfeat: Cli) -> None:
     text = avfeat("backbones").stdout
     for name in published:
         assert name in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 140])
+@pytest.mark.parametrize("command", [("backbones",), ("weights", "list")])
+def test_lists_fit_a_terminal_and_fold_no_word(
+    avfeat: Cli, monkeypatch: pytest.MonkeyPatch, width: int, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = avfeat(*command).stdout
+    assert max(map(len, text.splitlines())) <= width
+    for record in strictly(avfeat(*command, "--json").stdout):
+        names = [record["name"], *(s["file"] for s in record.get("sources", ()))]
+        assert not [name for name in names if name not in text]
+    assert ("licence" in text) == (width >= 155)
+
+
+def test_pipes_get_whole_lines_without_blanks_at_their_ends(avfeat: Cli) -> None:
+    name = "a folder of a long name " * 9
+    make_store(f"{name}/store", LENGTHS)
+    for command in (("inspect", "."), ("verify", "."), ("backbones",), ("weights", "list")):
+        lines = avfeat(*command).stdout.splitlines()
+        assert not [line for line in lines if line != line.rstrip()]
+    assert f"./{name}/store" in avfeat("inspect", ".").stdout
+
+
+def test_failed_clips_are_listed_once() -> None:
+    def shown(decoded: int, clips: int) -> str:
+        stores = [
+            {"store": f"out/{name}", "backbone": name, "new_rows": 1, "row_shape": [7]}
+            | {"counts": {"ok": 1}, "random_weights": False}
+            for name in ("one", "two")
+        ]
+        failed = [
+            {"backbone": name, "clip": f"cut{number}.mp4", "kind": "truncated"}
+            | {"message": f"cut{number}.mp4: the file is cut off"}
+            for name in ("one", "two")
+            for number in range(clips)
+        ]
+        document = {"stores": stores, "failed": failed, "clips_decoded": decoded, "seconds": 1.0}
+        out = io.StringIO()
+        console = Console(file=out, width=200)
+        render.run(console, document | {"model_share": 0.5, "interrupted": False})
+        return out.getvalue()
+
+    text = shown(3, 2)
+    assert text.count("cut1.mp4") == text.count("cut0.mp4") == 1
+    assert "the file is cut off  all" in text
+    text = shown(30, 25)
+    assert text.count("the file is cut off") == 20
+    assert "… and 5 more; all: avfeat inspect out/one" in text
+    assert "1 clip failed before (--retry-failed does them again; all:" in shown(0, 1)
+    assert "cut0.mp4" not in shown(0, 1)
+
+
+def test_failed_clips_do_not_hide_behind_complete(avfeat: Cli) -> None:
+    make_store("store", LENGTHS)
+    assert "complete (1 failed)" in avfeat("inspect", "store").stdout
+
+
+def test_a_flipped_byte_is_told_in_words_and_how_to_mend_it(avfeat: Cli) -> None:
+    make_store("store", LENGTHS)
+    shard = Path("store/features.zarr/features/c/0/0/0")
+    shard.write_bytes(shard.read_bytes()[::-1])
+    text = avfeat("verify", "store", code=4).stdout
+    assert "b'" not in text
+    assert f"delete {Path('store').absolute()}/ledger/000000.json and run" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("inspect", "store"), "avfeat: stopped\n"),
+        (
+            ("weights", "fetch", "vggish"),
+            "avfeat: stopped; the same command goes on where it was\n",
+        ),
+    ],
+)
+def test_where_ctrl_c_leaves_one(
+    avfeat: Cli, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], words: str
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    make_store("store", LENGTHS)
+    monkeypatch.setattr("avfeat.stores.summary.summarise", stop)
+    monkeypatch.setattr("avfeat.extract.weights.cache.obtain", stop)
+    assert avfeat(*command, code=130).stderr.endswith(words)
 
 
 def on_a_terminal(folder: Path, *arguments: str, **environment: str) -> bytes:
@@ -318,6 +407,27 @@ def test_away_from_a_terminal_progress_is_plain_lines(monkeypatch: pytest.Monkey
     assert lines[-1].endswith("1 failed")
     assert "\x1b" not in stream.getvalue()
     assert "\r" not in stream.getvalue()
+
+
+def test_progress_is_heard_of_before_the_first_clip_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(progress, "_BEAT_SECONDS", 0.01)
+    shown = progress.ClipProgress(Console(file=stream, width=200), 3, verbose=0)
+    with shown.shown():
+        while stream.getvalue().count("\n") < 2:
+            time.sleep(0.01)
+    assert stream.getvalue().splitlines()[0] == "0/3 clips, none done yet, 0 s so far"
+
+
+def test_slow_progress_is_in_seconds_per_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    clock = iter((0.0, *[40.0] * 9))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    shown = progress.ClipProgress(Console(file=stream, width=200), 31, verbose=0)
+    shown.clip_done(Clip("a", 0, 1), {"vggish": Outcome("ok")})
+    assert stream.getvalue() == "1/31 clips, 40 s/clip, 20 min left, 0 failed\n"
 
 
 def test_verbose_progress_names_clips_and_units() -> None:

@@ -195,7 +195,9 @@ def _add_events(
                 # Zero-length and inverted rows of the official files stay: consumers ignore them.
                 events.setdefault(row[0], []).append(event)
         if unmatched:
-            notes.append(f"{name}: {unmatched} rows name no clip (left out)")
+            official = sha256(files[name]) == OFFICIAL_SHA256[name]
+            known = ", as the official file has them" if official else ""
+            notes.append(f"{name}: {unmatched} rows name no clip (left out{known})")
     for clip_id in events.keys() | problems.keys():
         clip = clips[clip_id]
         clips[clip_id] = dataclasses.replace(

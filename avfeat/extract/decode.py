@@ -185,7 +185,8 @@ class _Decoding:
         for spec in self._job.specs:
             if not spec.rows(seconds):
                 message = (
-                    f"{self._job.path.name}: {seconds:.3f} s are less than one row of {spec.name}"
+                    f"{self._job.path.name}: {seconds:.3f} s are less than one row of {spec.name}, "
+                    f"which needs {spec.row_seconds:.3g} s"
                 )
                 self._fail([spec], MediaError("too_short", message))
 

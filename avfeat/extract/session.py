@@ -34,6 +34,7 @@ from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import ClipManifest, count_statuses
 from avfeat.stores.state import RUNS
+from avfeat.words import counted
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -98,7 +99,8 @@ def resolve_device(name: str, *, client: Client | None = None) -> str:
         raise UsageError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:0, cuda:1, …")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"device {name} is not there: torch sees {torch.cuda.device_count()} CUDA devices; "
+            f"device {name} is not there: torch sees "
+            f"{counted(torch.cuda.device_count(), 'CUDA device')}; "
             "use --device cpu"
         )
     return name
@@ -109,6 +111,15 @@ def check_sampling(rule: str) -> str:
     if rule not in SAMPLING_RULES:
         raise UsageError(f"unknown sampling rule {rule!r}; known: {', '.join(SAMPLING_RULES)}")
     return rule
+
+
+def check(
+    manifest: ClipManifest, chosen: Sequence[Backbone], settings: Settings, *, weights: str
+) -> None:
+    """Raise for clips, splits or weights that there are not, before anything else is said."""
+    select_clips(manifest, settings)
+    for backbone in chosen:
+        backbones.find_entry(backbone, weights)
 
 
 def plan_only(

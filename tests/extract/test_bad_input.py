@@ -152,7 +152,9 @@ def test_bad_annotation_rows_end_as_rows_that_name_file_and_line(
         (("--batch-size", "0"), "--batch-size"),
         (("--weights", "random:x"), "seed"),
         (("--strict",), "--strict: 1 of 10 clips have no media"),
-        (("--data", "nowhere"), "cannot read the media folder nowhere"),
+        (("--data", "nowhere"), "or put it at $AVFEAT_DATA/llp"),
+        (("--data", __file__), f"it is a file; name its folder, {Path(__file__).parent}"),
+        (("--weights", "publishd"), "no published weights"),
         (("--annotations", "nowhere"), "AVVP_train.csv"),
     ],
 )
