@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -126,7 +127,8 @@ def _failed(console: Console, result: dict[str, Any]) -> None:
         clips.setdefault((one["clip"], one["kind"], message), []).append(one["backbone"])
     number = len({clip for clip, _, _ in clips})
     stores = {entry["backbone"]: entry["store"] for entry in result["stores"]}
-    everything = f"all: avfeat inspect {stores[result['failed'][0]['backbone']]}"
+    most, _ = Counter(one["backbone"] for one in result["failed"]).most_common(1)[0]
+    everything = f"all: avfeat inspect {stores[most]}"
     again = "--retry-failed does them again"
     if not result["clips_decoded"]:
         have = f"{counted(number, 'clip')} failed before"

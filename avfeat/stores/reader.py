@@ -14,6 +14,7 @@ from avfeat.manifests.store import StoreManifest
 from avfeat.stores.files import Files
 from avfeat.stores.rows import StoredRows
 from avfeat.stores.state import load_state
+from avfeat.words import counted
 
 
 class FeatureStore(Mapping[str, np.ndarray]):
@@ -53,7 +54,8 @@ class FeatureStore(Mapping[str, np.ndarray]):
 
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.row_shape))
-        return f"<FeatureStore {self.url}: {len(self)} clips with rows of {shape} features>"
+        clips = counted(len(self), "clip")
+        return f"<FeatureStore {self.url}: {clips} with rows of {shape} features>"
 
     @property
     def recipe(self) -> Recipe:
