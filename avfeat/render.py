@@ -111,7 +111,7 @@ def run(console: Console, result: dict[str, Any]) -> None:
             f"{counted(result['clips_decoded'], 'clip')} in {result['seconds']:.1f} s, "
             f"model running {100 * result['model_share']:.0f} % of it"
         )
-    else:
+    elif not result["interrupted"]:
         console.print("nothing to extract: every selected clip is settled")
     if result["failed"]:
         _failed(console, result)

@@ -288,7 +288,7 @@ def test_pipes_get_whole_lines_without_blanks_at_their_ends(avfeat: Cli) -> None
 
 
 def test_failed_clips_are_listed_once() -> None:
-    def shown(decoded: int, clips: int) -> str:
+    def shown(decoded: int, clips: int, *, interrupted: bool = False) -> str:
         stores = [
             {"store": f"out/{name}", "backbone": name, "new_rows": 1, "row_shape": [7]}
             | {"counts": {"ok": 1}, "random_weights": False}
@@ -303,7 +303,7 @@ def test_failed_clips_are_listed_once() -> None:
         document = {"stores": stores, "failed": failed, "clips_decoded": decoded, "seconds": 1.0}
         out = io.StringIO()
         console = Console(file=out, width=200)
-        render.run(console, document | {"model_share": 0.5, "interrupted": False})
+        render.run(console, document | {"model_share": 0.5, "interrupted": interrupted})
         return out.getvalue()
 
     text = shown(3, 2)
@@ -314,6 +314,8 @@ def test_failed_clips_are_listed_once() -> None:
     assert "… and 5 more; all: avfeat inspect out/one" in text
     assert "1 clip failed before (--retry-failed does them again; all:" in shown(0, 1)
     assert "cut0.mp4" not in shown(0, 1)
+    assert "nothing to extract" in shown(0, 0)
+    assert "nothing to extract" not in shown(0, 0, interrupted=True)
 
 
 def test_failed_clips_do_not_hide_behind_complete(avfeat: Cli) -> None:
