@@ -109,6 +109,8 @@ def shortfall(path: Path, whole: float | None) -> str | None:
     size = path.stat().st_size
     if whole is None or size >= whole:
         return None
+    if whole < 1e6:
+        return f"{size} of {whole:.0f} bytes"
     return f"{size / 1e6:.1f} MB of {whole / 1e6:.1f} MB"
 
 

@@ -247,6 +247,25 @@ def test_verify(avfeat: Cli, entry: WeightsEntry, made: tuple[Path, str]) -> Non
     assert verified(avfeat) == dict.fromkeys(names, "ok")
 
 
+def test_a_download_that_broke_off_is_said_to(
+    avfeat: Cli, entry: WeightsEntry, made: tuple[Path, str]
+) -> None:
+    avfeat("weights", "fetch", "tiny")
+    path = Path(avfeat("weights", "path", "tiny").stdout.strip())
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:100])
+    words = f"100 of {size} bytes: the download broke off; delete it"
+    assert words in avfeat("weights", "path", "tiny", code=2).stderr
+    assert words in avfeat("weights", "verify", code=4).stdout
+    message = avfeat("weights", "import", path, "--as", "tiny", code=2).stderr
+    assert f"100 of {size} bytes: the download broke off, or it is another file" in message
+
+
+def test_an_unknown_option_is_told_of_as_extract_does(avfeat: Cli) -> None:
+    message = avfeat("weights", "path", "openl3.musik", code=2).stderr
+    assert "unknown option of openl3 'musik'. Did you mean 'music'?" in message
+
+
 def test_verify_judges_files_put_there_by_hand(
     avfeat: Cli, entry: WeightsEntry, made: tuple[Path, str]
 ) -> None:
