@@ -94,6 +94,11 @@ _EXISTING_DIR = click.Path(path_type=Path)
     help="fp32 and, where the processor has it, bf16; on CUDA tf32 and fp16 too.",
 )
 @click.option(
+    "--nvdec",
+    is_flag=True,
+    help="Decode video on the GPU too, by torchcodec (another recipe; see docs/decisions.md).",
+)
+@click.option(
     "--decoders",
     type=click.IntRange(min=1),
     help="Clips decoded at once, by each worker.  [default: by the number of cores]",
@@ -262,9 +267,12 @@ def _decoders(workers: int) -> int:
 def _settings(options: dict[str, Any], device: str, *, default_sampling: str) -> Settings:
     from avfeat.errors import UsageError
     from avfeat.extract.engines import check_precision
+    from avfeat.extract.media.hardware import check_available
     from avfeat.extract.plan import Settings
     from avfeat.extract.session import check_sampling
 
+    if options["nvdec"]:
+        check_available(device)
     batch_size = options["batch_size"]
     if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
         raise UsageError(f"--batch-size {batch_size!r}: neither auto nor a positive number")
@@ -284,4 +292,5 @@ def _settings(options: dict[str, Any], device: str, *, default_sampling: str) ->
         strict=options["strict"],
         allow_drift=options["allow_drift"],
         isolate=options["isolate"],
+        nvdec=options["nvdec"],
     )

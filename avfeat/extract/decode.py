@@ -64,6 +64,8 @@ class ClipJob:
         Frame sampling rule, of backbones that have none of their own.
     device
         Torch device where optical flow is computed, by the method that can use one.
+    nvdec
+        Whether frames are decoded on the device too.
     """
 
     clip: Clip
@@ -72,6 +74,7 @@ class ClipJob:
     specs: tuple[BackboneSpec, ...]
     rule: str
     device: str = "cpu"
+    nvdec: bool = False
 
     def failed(self, kind: str, message: str) -> dict[str, Outcome]:
         """Return the outcomes of a clip that nothing more is known about."""
@@ -151,7 +154,8 @@ class _Decoding:
             self._facts["media_bytes"] = path.stat().st_size
             self._facts["media_sha256"] = sha256_file(path)
             self._figures.reading = time.monotonic()
-            with ClipReader(path) as reader:
+            hardware = self._job.device if self._job.nvdec else None
+            with ClipReader(path, hardware=hardware) as reader:
                 self._facts["media_duration"] = reader.info.duration or 0.0
                 if not math.isfinite(clip.seconds):
                     raise MediaError("undecodable", f"{path.name}: its length cannot be told")

@@ -45,6 +45,7 @@ class Settings:
     strict: bool = False
     allow_drift: bool = False
     isolate: bool = True
+    nvdec: bool = False
 
 
 @dataclass(slots=True)
@@ -227,6 +228,9 @@ def make_recipe(
         if isinstance(wanted, VisualInput)
         else {"downmix": "mean", "resampler": "soxr-hq"}
     )
+    nvdec = settings.nvdec and isinstance(wanted, VisualInput)
+    if nvdec:
+        sampling["decoder"] = "nvdec"
     compute = {
         "engine": engine,
         "device": settings.device.partition(":")[0],
@@ -235,7 +239,11 @@ def make_recipe(
     }
     if compute["device"] == "cuda":
         compute["layout"] = "channels-last"
-    beside = (*backbone.packages, *((engine,) if engine != "torch" else ()))
+    beside = [*backbone.packages]
+    if engine != "torch":
+        beside.append(engine)
+    if nvdec:
+        beside.append("torchcodec")
     return Recipe(
         backbone=spec.recipe(),
         weights={

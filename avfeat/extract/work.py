@@ -113,4 +113,5 @@ def _job(plan: Plan, tasks: list[StoreTask], index: int) -> ClipJob:
         tuple(task.spec for task in tasks if index in task.decode),
         plan.settings.sampling,
         device=plan.settings.device,
+        nvdec=plan.settings.nvdec,
     )

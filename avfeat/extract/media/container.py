@@ -107,6 +107,8 @@ class Media:
 
     Attributes
     ----------
+    name, path
+        Of the file.
     jumps
         Whether timestamps may jump in this format (MPEG-TS, MPEG-PS, Ogg).
 
@@ -120,6 +122,7 @@ class Media:
     def __init__(self, path: Path, *, threads: int = THREADS) -> None:
         """Open the file and choose its streams."""
         self.name = path.name
+        self.path = path
         self._first: dict[int, tuple[int | None, int | None, int]] = {}
         self._fresh = True
         self._reading = 0

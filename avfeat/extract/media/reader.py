@@ -24,6 +24,8 @@ class ClipReader:
         A local media file.
     threads
         Decoder threads, 0 for as many as FFmpeg likes. Frames are the same whatever it is.
+    hardware
+        Torch device that decodes the frames, see `media.hardware`; None for PyAV.
 
     Attributes
     ----------
@@ -48,8 +50,9 @@ class ClipReader:
     info: MediaInfo
     report: DecodeReport
 
-    def __init__(self, path: Path, *, threads: int = THREADS) -> None:
+    def __init__(self, path: Path, *, threads: int = THREADS, hardware: str | None = None) -> None:
         """Open the file and read its header."""
+        self._hardware = hardware
         self._media = Media(Path(path), threads=threads)
         try:
             self.info = describe(self._media)
@@ -117,7 +120,12 @@ class ClipReader:
         """
         rotation = self.info.video.rotation if self.info.video else 0
         return read_frames(
-            self._media, samplings, window=window, rotation=rotation, report=self.report
+            self._media,
+            samplings,
+            window=window,
+            rotation=rotation,
+            report=self.report,
+            hardware=self._hardware,
         )
 
     def audio(

@@ -22,6 +22,7 @@ def read_frames(
     window: Window,
     rotation: int,
     report: DecodeReport,
+    hardware: str | None = None,
 ) -> Iterator[tuple[int, Frame]]:
     """Yield the samples of every sampling in one decode; see `ClipReader.sampled`."""
     if media.video is None:
@@ -42,7 +43,13 @@ def read_frames(
         for index, position in enumerate(positions.tolist())
     )
     names = scan.names(np.array([position for position, _, _ in asked], dtype=np.int64))
-    matched = _matched(media, scan, names, report, turns=rotation // 90)
+    # torchcodec knows frames by their timestamps alone, and not always where these may jump.
+    if hardware is None or scan.by_order or media.jumps:
+        matched = _matched(media, scan, names, report, turns=rotation // 90)
+    else:
+        from avfeat.extract.media.hardware import pictures
+
+        matched = pictures(media, scan, names, report, device=hardware)
     for (_, which, index), (name, picture) in zip(asked, matched, strict=True):
         yield which, Frame(index, float(scan.time(name) - start), picture)
 
