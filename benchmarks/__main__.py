@@ -1,101 +1,98 @@
-"""Where the time goes: seconds per clip by stage, for each backbone and for all together.
+"""All benchmarks, or some: ``python -m benchmarks --only media,forward``.
 
-``make bench`` runs it on real clips where ../shared/media is there, else on synthetic ones, with
-random weights (the arithmetic is the same). Numbers are of this machine and this moment; compare
-columns within one run only.
+Every figure is a ratio measured in one run, its sides taking turns, or stands beside one. Results
+go to benchmarks/results/latest.json and into docs/benchmarks.md; sections that were left out keep
+what was measured before, with its date. ``--quick`` only sees that everything runs, and writes
+nothing.
 """
 
 from __future__ import annotations
 
-import argparse
-import os
-import platform
-import shutil
+import importlib
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import torch
-from rich.console import Console
 
-from avfeat import render
-from avfeat.extract import backbones, session
-from avfeat.extract.engine import RunReport
-from avfeat.extract.plan import Settings
-from avfeat.testing.clips import AudioTrack, make_clip
+from avfeat.testing.clips import make_clip
+from benchmarks import media, report
+from benchmarks.figure import Figure
+from benchmarks.setting import REAL, Section, Setting, parser, show
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "media"
-
-
-def collect_clips(folder: Path, count: int) -> None:
-    """Lay `count` clips of about 10 s into `folder`."""
-    real = SHARED / "BjCEufrlXm4.mp4"
-    for number in range(count):
-        path = folder / f"clip{number:03d}.mp4"
-        if real.exists():
-            shutil.copyfile(real, path)
-        else:
-            sound = AudioTrack([(0.0, 10.0, 440.0, 0.3)], gains=(1.0, 1.0))
-            make_clip(path, fps=30, size=(320, 240), audio=sound)
+#: Sections in the order they run and are shown, those that other programs disturb most first.
+SECTIONS = (
+    "limits",
+    "media",
+    "forward",
+    "reference",
+    "together",
+    "pipeline",
+    "cluster",
+    "store",
+    "memory",
+)
 
 
-def measure(names: Sequence[str], media: Path, out: Path, workers: int) -> RunReport:
-    """Extract every clip in `media` with the backbones `names` into a fresh store."""
-    manifest = session.load_manifest("folder", data=media, annotations=None)
-    settings = Settings(out=str(out), sampling="avvp", decoders=workers)
-    with session.open_plan(manifest, backbones.select(names), settings, weights="random") as plan:
-        return session.execute(plan)
+def section(name: str) -> Section:
+    """Return what measures a section."""
+    if name == "media":
+        return media_figures
+    found: Section = importlib.import_module(f"benchmarks.{name}").figures
+    return found
 
 
-def row(name: str, report: RunReport) -> list[str]:
-    """One line of the table: seconds per clip, and the model's share of wall time."""
-    forward = sum(report.forward.values())
-    stages = [report.seconds["decode"], report.seconds["transform"], forward]
-    stages += [report.seconds["write"], report.seconds["wait"], report.wall]
-    return [name, *(f"{value / report.clips:.3f}" for value in stages), f"{report.model_share:.1%}"]
+def media_figures(setting: Setting) -> list[Figure]:
+    """`benchmarks.media`, whose contenders all have their own threads and nobody else's."""
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    try:
+        if not setting.quick:
+            return media.figures(setting.fresh("synthetic"), runs=setting.repeats(7))
+        clip = make_clip(setting.fresh("synthetic") / "clip.mp4", fps=10, size=(128, 96))
+        return [media.compare(clip, threads=1, runs=1)]
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def not_measured(setting: Setting) -> list[str]:
+    """Say what this machine cannot show."""
+    found = []
+    if not torch.cuda.is_available():
+        found.append(
+            "GPU: there is none here (`--device cuda` runs limits, forward, reference, together "
+            "and pipeline on one)."
+        )
+    if not REAL.exists():
+        found.append("real clips: ../shared/media is not there, synthetic ones stand in.")
+    if setting.device == "cpu" and "bf16" not in setting.precisions:
+        found.append("bfloat16: the processor has none.")
+    return found
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--clips", type=int, default=4, help="clips per run (default 4)")
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 1) // 2))
-    parser.add_argument("--backbones", default="all", help="names, comma-separated (default all)")
-    options = parser.parse_args()
-    names = [backbone.spec.name for backbone in backbones.select(options.backbones)]
-    runs = [[name] for name in names] + ([names] if len(names) > 1 else [])
-    console, talk = Console(width=120), Console(stderr=True)
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        media = Path(folder, "media")
-        media.mkdir()
-        collect_clips(media, options.clips)
-        for number, group in enumerate(runs):
-            label = group[0] if len(group) == 1 else "all, one decode"
-            talk.print(f"{label} …", markup=False)
-            report = measure(group, media, Path(folder, f"run{number}"), options.workers)
-            rows.append(row(label, report))
-    render.table(
-        console,
-        f"seconds per 10 s clip, {options.clips} clips, {options.workers} decoding threads",
-        (
-            "backbone",
-            "decode #",
-            "transform #",
-            "forward #",
-            "write #",
-            "wait #",
-            "wall #",
-            "model #",
-        ),
-        rows,
-    )
-    console.print(
-        "decode (with colour conversion) and transform run in threads beside the model; wait is "
-        "what the model waited for them; model is forward / wall.\n"
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} with "
-        f"{torch.get_num_threads()} threads; loading the networks is not counted"
-    )
+    """Measure, print and write."""
+    options_of = parser("benchmarks", __doc__)
+    options_of.add_argument("--only", help=f"sections, comma-separated, of {', '.join(SECTIONS)}")
+    options = options_of.parse_args()
+    chosen = options.only.split(",") if options.only else list(SECTIONS)
+    for name in chosen:
+        if name not in SECTIONS:
+            options_of.error(f"unknown section {name!r}; known: {', '.join(SECTIONS)}")
+    with tempfile.TemporaryDirectory(prefix="avfeat-bench-") as folder:
+        setting = Setting(
+            Path(folder), quick=options.quick, runs=options.runs, device=options.device
+        )
+        for name in chosen:
+            print(f"{name} …", flush=True)
+            figures = section(name)(setting)
+            for figure in figures:
+                show(figure)
+            if not setting.quick:
+                found = report.records(name, figures)
+                report.write(found, order=SECTIONS, not_measured=not_measured(setting))
 
 
 if __name__ == "__main__":

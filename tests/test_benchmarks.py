@@ -1,0 +1,76 @@
+"""The benchmarks run, with tiny networks and clips; nothing here looks at a clock."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import __main__ as main
+from benchmarks import report
+from benchmarks.figure import Figure, least, most, plain
+from benchmarks.setting import Setting, alternate
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    # Preparing networks for another engine would take longer than all the rest.
+    return Setting(tmp_path_factory.mktemp("benchmarks"), quick=True, engine="torch")
+
+
+@pytest.mark.parametrize("section", main.SECTIONS)
+def test_every_section_runs(
+    section: str, setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVFEAT_CACHE", str(tmp_path))
+    figures = main.section(section)(setting)
+    assert figures
+    assert len({figure.name for figure in figures}) == len(figures)
+    for figure in figures:
+        assert figure.value > 0
+        assert (figure.met is None) == (figure.target is None)
+        json.dumps(report.records(section, [figure]))
+
+
+def test_targets_are_bounds() -> None:
+    assert least("a", 1.8, 1.8, "").met
+    assert not least("a", 1.79, 1.8, "").met
+    assert most("a", 1.08, 1.08, "").met
+    assert not most("a", 1.09, 1.08, "").met
+    assert plain("a", 1.0, "s", "").met is None
+
+
+def test_nobody_always_runs_after_the_same_one() -> None:
+    order: list[str] = []
+    found = alternate(
+        {"a": lambda: order.append("a"), "b": lambda: 2.0 if not order.append("b") else 0.0},
+        repeats=2,
+    )
+    assert order == ["a", "b", "b", "a"]
+    assert found["b"] == [2.0, 2.0]
+    assert all(seconds < 1 for seconds in found["a"])
+
+
+def test_results_of_sections_left_out_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "benchmarks.md"
+    document.write_text("a\n<!-- results: begin (x) -->\n<!-- results: end -->\nb\n")
+    monkeypatch.setattr(report, "DOCUMENT", document)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results" / "latest.json")
+    figure = Figure("speed", 1.234, "x", 2.0, False, "5 runs", "3")
+    for section, name in (("store", "one"), ("media", "two"), ("store", "three")):
+        found = report.records(section, [replace(figure, name=name)])
+        report.write(found, order=main.SECTIONS, not_measured=["GPU: none."])
+    stored = json.loads(report.RESULTS.read_text())
+    assert [one["name"] for one in stored["figures"]] == ["two", "three"]
+    assert stored["not_measured"] == ["GPU: none."]
+    text = document.read_text()
+    assert text.startswith("a\n") and text.endswith("b\n")
+    assert "| three | 1.23 x | >= 2 | **no** | 5 runs | 3 |" in text
+    assert "| one |" not in text
