@@ -1,8 +1,8 @@
 """Peak memory of ``avfeat extract``: 1, 10 and 100 clips, and a video of two hours.
 
 The command runs in a process of its own; resident memory of it and of all its children is summed
-ten times a second (pages that they share count in each). VGGish and ResNet-18 with random weights:
-the largest networks would hide what the pipeline takes, and take hours.
+ten times a second (pages that they share count in each). VGGish and MobileNetV3-small with random
+weights: the largest networks would hide what the pipeline takes, and take hours.
 
 ``python -m benchmarks.memory`` runs it alone.
 """
@@ -20,7 +20,7 @@ import psutil  # type: ignore[import-untyped]
 from benchmarks.figure import Figure, most, plain
 from benchmarks.setting import ROOT, TINY, Setting, alone, ffmpeg
 
-BACKBONES = ("vggish", "timm:resnet18.a1_in1k")
+BACKBONES = ("vggish", "timm:mobilenetv3_small_050.lamb_in1k")
 COUNTS = (1, 10, 100)
 #: Peak after warm-up over the peak of warm-up.
 FLAT = 1.1
@@ -114,7 +114,7 @@ def figures(setting: Setting) -> list[Figure]:
         {1: course} if setting.quick else {n: extract(setting.clips(n), setting) for n in COUNTS}
     )
     *_, few, many = (1, *courses)
-    names = "one tiny network" if setting.quick else "VGGish and ResNet-18"
+    names = "one tiny network" if setting.quick else "VGGish and MobileNetV3-small"
     peaks = ", ".join(f"{n} clips {_mib(c.peak)}" for n, c in courses.items())
     before, after = course.peak_between(0, WARM), course.peak_between(WARM, 1)
     steps = ", ".join(_mib(course.peak_between(share / 5, (share + 1) / 5)) for share in range(5))
