@@ -168,6 +168,12 @@ class ReadError(StoreError, OSError):
     kind = "read"
 
 
+class ProcessError(AvfeatError):
+    """A process that decodes clips cannot be started: the machine's fault, not a clip's."""
+
+    kind = "process"
+
+
 class ClusterError(AvfeatError):
     """Workers of a cluster that cannot be reached, do not fit, or died."""
 

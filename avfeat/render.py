@@ -89,7 +89,7 @@ def stages(console: Console, result: dict[str, Any]) -> None:
     )
     console.print(
         "busy and waiting: of the wall time, summed over a stage's threads; queue: how full the "
-        "stage found its input. decode counts frames and blocks of sound, write batches."
+        "stage found its input. decode counts frames and blocks of sound, the others items."
     )
 
 

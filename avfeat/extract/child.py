@@ -5,6 +5,7 @@ What crashes or hangs FFmpeg then costs this process and one clip; see `avfeat.e
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,9 @@ from typing import Any
 import numpy as np
 
 from avfeat.extract.decode import Chunk, ClipFigures, ClipJob, decode
+
+#: Blocked by the parent until they are ignored, as importing takes a second.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 #: Seconds between two signs of life.
 BEAT = 1.0
@@ -29,6 +33,7 @@ class _Worker:
 
     def work(self) -> None:
         """Decode what comes until nobody sends any more."""
+        self._send(("ready",))
         while True:
             try:
                 job: ClipJob = self._line.recv()
@@ -57,10 +62,13 @@ class _Worker:
     def _beat(self, figures: ClipFigures, done: threading.Event) -> None:
         while not done.wait(BEAT):
             since = figures.reading
-            if since is not None and time.monotonic() - since > self._limit:
-                self._send(("hung",))
+            hung = since is not None and time.monotonic() - since > self._limit
+            try:
+                self._send(("hung" if hung else "alive",))
+            except OSError:  # the parent is gone, and the decoder may never look
+                os._exit(1)
+            if hung:
                 return
-            self._send(("alive",))
 
     def _send(self, message: tuple[Any, ...]) -> None:
         with self._sending:
@@ -69,8 +77,9 @@ class _Worker:
 
 def main() -> None:
     """Serve the parent over the file descriptor that the command line names."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # of the whole group: the parent says what next
+    for number in SIGNALS:  # of the whole group: the parent says what comes next
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     line = Connection(int(sys.argv[1]))
     try:
         _Worker(line, float(sys.argv[2])).work()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from avfeat.download import sha256_file
 from avfeat.errors import MediaError
 from avfeat.extract.backbones.spec import AudioInput, BackboneSpec, VisualInput
 from avfeat.extract.items import Cutter, VisualItems
@@ -27,6 +27,9 @@ SHORT_TOLERANCE = 0.125
 
 #: Decoded frames that may wait to be resized; bounds memory.
 _FRAMES_WAITING = 8
+
+#: Bytes hashed at once.
+_BLOCK = 2**20
 
 
 class Chunk(NamedTuple):
@@ -151,9 +154,9 @@ class _Decoding:
         clip, path = self._job.clip, self._job.path
         started = time.perf_counter()
         try:
-            self._facts["media_bytes"] = path.stat().st_size
-            self._facts["media_sha256"] = sha256_file(path)
             self._figures.reading = time.monotonic()
+            self._facts["media_bytes"] = path.stat().st_size
+            self._facts["media_sha256"] = self._digest()
             hardware = self._job.device if self._job.nvdec else None
             with ClipReader(path, hardware=hardware) as reader:
                 self._facts["media_duration"] = reader.info.duration or 0.0
@@ -172,6 +175,15 @@ class _Decoding:
         # Handing over may wait for the stages that follow; that is no time of decoding.
         spent = self._figures.decode
         spent.busy += time.perf_counter() - started - spent.blocked
+
+    def _digest(self) -> str:
+        """Hash the file, showing that it goes on."""
+        digest = hashlib.sha256()
+        with self._job.path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                self._figures.reading = time.monotonic()
+        return digest.hexdigest()
 
     def _fail(self, specs: Sequence[BackboneSpec], error: MediaError) -> None:
         """Settle those of `specs` that have no outcome yet."""

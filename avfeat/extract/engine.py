@@ -69,7 +69,7 @@ class RunFigures:
     media
         Of decoding and geometry, summed over the threads.
     batch, forward, write
-        Items are items (without padding), items, and rows with units.
+        Their items are those of all backbones, without padding.
     models
         Seconds of forward passes by backbone.
     """

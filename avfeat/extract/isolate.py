@@ -21,7 +21,10 @@ from types import TracebackType
 import numpy as np
 
 import avfeat
+from avfeat.errors import ProcessError
+from avfeat.extract.child import SIGNALS
 from avfeat.extract.decode import Chunk, ClipFigures, ClipJob, Emit
+from avfeat.extract.stages import CancelledError
 from avfeat.manifests.clips import Outcome
 
 #: Seconds that the decoder may be at work without giving a frame, or a block of sound.
@@ -50,6 +53,7 @@ class Isolated:
 
     def __init__(self, *, limit: float = LIMIT) -> None:
         self._limit = limit
+        self._closed = False
         self._idle: list[_Child] = []
         self._children: set[_Child] = set()
         self._lock = threading.Lock()
@@ -64,6 +68,7 @@ class Isolated:
         trace: TracebackType | None,
     ) -> None:
         with self._lock:
+            self._closed = True
             for child in self._children:
                 child.kill()  # what waits for a busy one sees it end
             idle, self._idle = self._idle, []
@@ -77,6 +82,10 @@ class Isolated:
         ------
         DecodingError
             An error in the process that nobody foresaw.
+        ProcessError
+            A process cannot be started, which is no clip's fault.
+        CancelledError
+            It was left meanwhile.
         """
         child = self._take()
         try:
@@ -85,7 +94,10 @@ class Isolated:
             self._end(child)
             return job.failed("hang", f"the decoder gave nothing for {self._limit:g} s")
         except (EOFError, ConnectionError):
-            return job.failed("crash", f"the decoder crashed ({self._end(child)})")
+            how = self._end(child)
+            if self._closed:  # it did not crash, it was ended
+                raise CancelledError from None
+            return job.failed("crash", f"the decoder crashed ({how})")
         except DecodingError:
             raise
         except BaseException:
@@ -98,14 +110,24 @@ class Isolated:
 
     def _take(self) -> _Child:
         with self._lock:
+            if self._closed:
+                raise CancelledError
             while self._idle:
                 child = self._idle.pop()
                 if child.alive:
                     return child
                 self._children.discard(child)
+                child.end()
             child = _Child(self._limit)
             self._children.add(child)
-            return child
+        try:
+            child.wait_ready()
+        except BaseException:
+            self._end(child)
+            if self._closed:
+                raise CancelledError from None
+            raise
+        return child
 
     def _end(self, child: _Child) -> str:
         with self._lock:
@@ -124,25 +146,46 @@ class _Child:
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
+        self._ready = False
         ours, theirs = socket.socketpair()
-        root = str(Path(avfeat.__file__).parents[1])
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", _MODULE),
-                    *(str(theirs.fileno()), str(limit)),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(
-                        filter(None, [root, os.environ.get("PYTHONPATH", "")])
-                    ),
-                },
-            )
         self._line = Connection(ours.detach())
+        root = str(Path(avfeat.__file__).parents[1])
+        path = filter(None, [root, os.environ.get("PYTHONPATH", "")])
+        # A signal to everything, as batch systems send it, is for the parent too.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-P", "-m", _MODULE),
+                        *(str(theirs.fileno()), str(limit)),
+                    ],
+                    pass_fds=[theirs.fileno()],
+                    process_group=0,  # a terminal's Ctrl-C is for the parent
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+                )
+        except OSError as error:
+            self._line.close()
+            raise ProcessError(f"a decoding process cannot be started: {error}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+
+    def wait_ready(self) -> None:
+        """Wait until it has started; ProcessError if it does not."""
+        if self._ready:
+            return
+        try:
+            self._ready = self._line.poll(_GRACE) and self._line.recv() == ("ready",)
+            how = f"it said nothing for {_GRACE:g} s"
+        except (EOFError, ConnectionError):
+            how = f"it ended ({self.end()})"
+        if not self._ready:
+            raise ProcessError(
+                f"a decoding process does not start: {how}; `python -m {_MODULE}` says why, and "
+                "--no-isolate does without"
+            )
 
     @property
     def alive(self) -> bool:
@@ -179,11 +222,14 @@ class _Child:
     def end(self) -> str:
         """End the process, if it has not ended by itself; say how it ended."""
         self._line.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.5)
-        if self._process.poll() is None:
+        for patience in (0.5, 5.0):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(patience)
+                break
             self._process.kill()
-        code = self._process.wait()
+        code = self._process.poll()
+        if code is None:
+            return "it cannot even be killed: its disk or network hangs"
         if code < 0:
             with suppress(ValueError):
                 return signal.Signals(-code).name

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+from avfeat.errors import ProcessError
 from avfeat.extract.decode import Chunk, ClipFigures, ClipJob, Decode
 from avfeat.extract.stages import CancelledError, Channel, Figures
 from avfeat.manifests.clips import Outcome
@@ -37,12 +38,21 @@ class ClipStream:
         self.outcomes: dict[str, Outcome] = {}
         self.figures = ClipFigures()
         self.crash: str | None = None
+        self._error: ProcessError | None = None
         self._chunks: Channel[Chunk | None] = Channel(_CHUNKS_WAITING, cancelled=cancelled)
 
     def chunks(self, taker: Figures) -> Iterator[Chunk]:
-        """Yield the chunks; `taker` is the stage that takes them."""
+        """Yield the chunks; `taker` is the stage that takes them.
+
+        Raises
+        ------
+        ProcessError
+            Nothing can be decoded here.
+        """
         while (chunk := self._chunks.get(taker)) is not None:
             yield chunk
+        if self._error is not None:
+            raise self._error
 
     def run(self, decode: Decode) -> None:
         """Decode the clip; runs in a thread of its own."""
@@ -51,6 +61,8 @@ class ClipStream:
                 self.outcomes = decode(self.job, self._chunks.put, self.figures)
             except CancelledError:
                 raise
+            except ProcessError as error:
+                self._error = error
             except Exception as error:  # noqa: BLE001 - one odd clip must not cost the night's run
                 self.crash = traceback.format_exc()
                 self.outcomes = self.job.failed("unexpected", f"{type(error).__name__}: {error}")

@@ -112,7 +112,7 @@ class _Thread(AbstractContextManager[Any]):
         try:
             self._run()
         except CancelledError:
-            pass
+            self._failed()  # who puts into it must not wait for room that nobody makes
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
             self.error = error
             self._failed()

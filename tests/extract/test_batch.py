@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from avfeat.extract.batch import Batch, Forward, Packer, RowSink
+from avfeat.extract.batch import Batch, Packer, RowSink
 from avfeat.manifests.store import Layout
 from avfeat.stores.unitrows import UnitRows
 
@@ -16,7 +18,14 @@ LAYOUT = Layout(clips=2, rows=9, dim=3, unit_clips=2, chunk_rows=9, shard_rows=9
 class Batcher:
     """Packs, runs and lays down, one after another."""
 
-    def __init__(self, forward: Forward, batch_size: int, rows: UnitRows, *, pool: int) -> None:
+    def __init__(
+        self,
+        forward: Callable[[torch.Tensor], torch.Tensor],
+        batch_size: int,
+        rows: UnitRows,
+        *,
+        pool: int,
+    ) -> None:
         self._forward = forward
         self._packer = Packer("tiny", batch_size)
         self.sink = RowSink(rows, pool=pool)

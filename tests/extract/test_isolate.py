@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
+import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +20,13 @@ import pytest
 from support import Cli, Corpus, tree
 
 import avfeat as package
+from avfeat.errors import ProcessError
 from avfeat.extract import isolate
 from avfeat.extract.backbones import get
 from avfeat.extract.decode import Chunk, ClipFigures, ClipJob, decode
 from avfeat.extract.isolate import Isolated
-from avfeat.manifests.clips import Clip
+from avfeat.extract.stages import CancelledError
+from avfeat.manifests.clips import Clip, Outcome
 from avfeat.stores.verify import verify
 
 BACKBONES = "tiny_image,tiny_audio"
@@ -136,3 +142,112 @@ def test_no_process_outlives_its_parent(job: ClipJob) -> None:
         started = [child._process for child in isolated._children]
         assert len(started) == 2
     assert all(process.poll() is not None for process in started)
+
+
+def test_a_process_that_cannot_start_stops_the_run_and_fails_no_clip(
+    avfeat: Cli, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVFEAT_EXTRACT_ISOLATE", "1")
+    monkeypatch.setattr(isolate, "_MODULE", "no_such_module")
+    result = avfeat("extract", "-b", "tiny_image", *corpus.options, code=1)
+    assert "a decoding process does not start: it ended (exit code 1)" in result.stderr
+    assert not list(Path("features/llp/tiny_image").glob("ledger/*.json"))
+
+
+def test_no_process_is_started_where_none_can_be(
+    job: ClipJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with Isolated() as isolated, pytest.raises(ProcessError, match="Resource temporarily"):
+        isolated(job, lambda chunk: None, ClipFigures())
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_everything_are_the_parents(
+    job: ClipJob, number: signal.Signals, delay: float
+) -> None:
+    """Whatever a batch system signals while a process starts."""
+    with Isolated() as isolated:
+        outcomes: list[dict[str, Outcome]] = []
+        thread = threading.Thread(
+            target=lambda: outcomes.append(isolated(job, lambda chunk: None, ClipFigures()))
+        )
+        thread.start()
+        while not isolated._children:
+            time.sleep(0.01)
+        (child,) = isolated._children
+        time.sleep(delay)
+        os.kill(child._process.pid, number)
+        thread.join()
+        assert os.getpgid(child._process.pid) != os.getpgid(0)
+    assert {outcome.status for outcome in outcomes[0].values()} == {"ok"}
+
+
+def test_what_is_left_early_is_no_outcome(job: ClipJob) -> None:
+    isolated = Isolated()
+
+    def leave(chunk: Chunk) -> None:
+        isolated.__exit__(None, None, None)
+
+    with pytest.raises(CancelledError):
+        isolated(job, leave, ClipFigures())
+    with pytest.raises(CancelledError):  # and nothing is started any more
+        isolated(job, lambda chunk: None, ClipFigures())
+
+
+PARENT = """
+import pickle, sys, threading, time
+from avfeat.errors import ProcessError
+from avfeat.extract import isolate
+from avfeat.extract.decode import ClipFigures
+isolate._MODULE = "risky_child"
+isolated = isolate.Isolated()
+job = pickle.load(open(sys.argv[1], "rb"))
+threading.Thread(target=isolated, args=(job, print, ClipFigures()), daemon=True).start()
+while not any(child._ready for child in isolated._children):
+    time.sleep(0.01)
+time.sleep(0.5)
+print(*(child._process.pid for child in isolated._children), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_hung_decoder_does_not_outlive_its_parent(tmp_path: Path, job: ClipJob) -> None:
+    path = tmp_path / "hang.mp4"
+    shutil.copyfile(job.path, path)
+    (tmp_path / "job").write_bytes(pickle.dumps(dataclasses.replace(job, path=path)))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "job")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(200):
+        if not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text():
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("it lives on")
+
+
+def test_a_decode_in_this_process_ends_when_nobody_wants_it(job: ClipJob) -> None:
+    def refuse(chunk: Chunk) -> None:
+        if chunk.backbone != "vggish":  # from the geometry thread
+            raise CancelledError
+
+    ended: list[type[BaseException]] = []
+
+    def run() -> None:
+        try:
+            decode(job, refuse, ClipFigures())
+        except CancelledError as error:
+            ended.append(type(error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert ended == [CancelledError]
