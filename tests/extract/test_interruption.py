@@ -35,7 +35,13 @@ class Server:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                # As in the command line's fixture.
+                "AVFEAT_EXTRACT_ENGINE": "torch",
+                "AVFEAT_EXTRACT_ISOLATE": "0",
+            },
         )
 
     def start(self, out: Path, *options: object, sleep: float = 0.0) -> int:
