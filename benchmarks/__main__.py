@@ -1,9 +1,9 @@
 """All benchmarks, or some: ``python -m benchmarks --only media,forward``.
 
 Every figure is a ratio measured in one run, its sides taking turns, or stands beside one. Results
-go to benchmarks/results/latest.json and into docs/benchmarks.md; sections that were left out keep
-what was measured before, with its date. ``--quick`` only sees that everything runs, and writes
-nothing.
+go to benchmarks/results/latest.json and into docs/benchmarks.md as they come; what was not measured
+now keeps its figures of before, with their date. ``--quick`` only sees that everything runs, and
+writes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from avfeat.testing.clips import make_clip
 from benchmarks import media, report
 from benchmarks.figure import Figure
-from benchmarks.setting import REAL, Section, Setting, parser, show
+from benchmarks.setting import REAL, Section, Setting, parser, show, wait_for_quiet
 
 #: Sections in the order they run and are shown, those that other programs disturb most first.
 SECTIONS = (
@@ -87,12 +87,12 @@ def main() -> None:
         )
         for name in chosen:
             print(f"{name} …", flush=True)
-            figures = section(name)(setting)
-            for figure in figures:
+            load = wait_for_quiet(options.wait)
+            for figure in section(name)(setting):
                 show(figure)
-            if not setting.quick:
-                found = report.records(name, figures)
-                report.write(found, order=SECTIONS, not_measured=not_measured(setting))
+                if not setting.quick:  # at once: a run that is broken off leaves what it has
+                    found = report.record(name, figure, load=load)
+                    report.write([found], order=SECTIONS, not_measured=not_measured(setting))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ precision of it, from uint8 on the host to rows on the host.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -23,11 +24,10 @@ from benchmarks.setting import TINY, Setting, alone, alternate, counted_runs, me
 NAMES = ("resnet152", "vgg19_bn", "senet154", "polynet", "r2plus1d_18")
 
 
-def figures(setting: Setting) -> list[Figure]:
+def figures(setting: Setting) -> Iterator[Figure]:
     """Measure each network in every precision; ratios are to eager float32 torch."""
     peaks = {precision: gemm_peak(setting, precision) for precision in setting.precisions}
     repeats = setting.repeats(5)
-    found = []
     for name in TINY[:1] if setting.quick else NAMES:
         contenders = _extractors(name, setting)
         spec = backbones.get(name).spec
@@ -45,17 +45,13 @@ def figures(setting: Setting) -> list[Figure]:
         for label, spent in seconds.items():
             peak = peaks[label.split()[1]]
             least = peak.seconds(spec.gmacs_per_item)
-            found.append(
-                plain(
-                    f"forward {name}, {label}",
-                    spent / size * 1000,
-                    "ms/item",
-                    f"{eager / spent:.2f} x eager fp32, batch of {size}, {counted_runs(repeats)}",
-                    limit=f"{spec.gmacs_per_item:.3g} GMAC at the GEMM peak: {least * 1000:.3g} ms",
-                )
+            yield plain(
+                f"forward {name}, {label}",
+                spent / size * 1000,
+                "ms/item",
+                f"{eager / spent:.2f} x eager fp32, batch of {size}, {counted_runs(repeats)}",
+                limit=f"{spec.gmacs_per_item:.3g} GMAC at the GEMM peak: {least * 1000:.3g} ms",
             )
-        del contenders
-    return found
 
 
 def _extractors(name: str, setting: Setting) -> dict[str, Extractor]:

@@ -13,7 +13,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -31,24 +31,27 @@ TARGET = 1.08
 CORES = os.cpu_count() or 1
 
 
-def figures(setting: Setting) -> list[Figure]:
+def figures(setting: Setting) -> Iterator[Figure]:
     """Measure resnet152, in bfloat16 too, and all backbones that need no optical flow."""
     if setting.quick:
-        return [_efficiency(setting, TINY[0], TINY[:1], clips=2, repeats=1, share=1.0)]
+        yield _efficiency(setting, TINY[0], TINY[:1], clips=2, repeats=1, share=1.0)
+        return
     repeats = setting.repeats(5)
-    found = [
-        _efficiency(
-            setting, f"resnet152, {p}", ["resnet152"], clips=32, repeats=repeats, precision=p
-        )
-        for p in setting.precisions
-        if p in ("fp32", "bf16")
-    ]
+    for precision in setting.precisions:
+        if precision in ("fp32", "bf16"):
+            yield _efficiency(
+                setting,
+                f"resnet152, {precision}",
+                ["resnet152"],
+                clips=32,
+                repeats=repeats,
+                precision=precision,
+            )
     setting.forget()
     few = max(1, repeats // 2)
     names = together.names(setting)
-    found.append(_efficiency(setting, "all backbones, fp32", names, clips=4, repeats=few))
+    yield _efficiency(setting, "all backbones, fp32", names, clips=4, repeats=few)
     setting.forget()
-    return found
 
 
 def _efficiency(
@@ -103,7 +106,7 @@ def _once(
                 items = smooth_items(task.spec.input, task.batch_size, generator)
                 started = time.perf_counter()
                 for _ in range(some):
-                    networks[task.spec.name](items)
+                    networks[task.spec.name](items)()
                 spent += (time.perf_counter() - started) * every / some
             return spent
 

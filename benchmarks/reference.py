@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -34,16 +35,14 @@ def loop_seconds(loop: Loop, clip: Path) -> float:
         return time.perf_counter() - started
 
 
-def figures(setting: Setting) -> list[Figure]:
+def figures(setting: Setting) -> Iterator[Figure]:
     """Measure each backbone in float32, and in bfloat16 where the device has it."""
     precisions = [precision for precision in setting.precisions if precision in TARGETS]
     peaks = {precision: gemm_peak(setting, precision) for precision in precisions}
-    found = []
     for name, clips in {TINY[0]: 1}.items() if setting.quick else CLIPS.items():
-        found += _compare(setting, name, clips, peaks)
+        yield from _compare(setting, name, clips, peaks)
         setting.forget()
         gc.collect()
-    return found
 
 
 def _compare(setting: Setting, name: str, clips: int, peaks: dict[str, Peak]) -> list[Figure]:

@@ -26,10 +26,10 @@ _OTHERS = ("decord", "torchcodec")
 Record = dict[str, Any]
 
 
-def records(section: str, figures: Sequence[Figure]) -> list[Record]:
-    """Return a section's figures as plain data, with the day."""
+def record(section: str, figure: Figure, *, load: float) -> Record:
+    """Return a figure as plain data, with the day and the load before its section began."""
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return [{"section": section, **dataclasses.asdict(one), "date": now} for one in figures]
+    return {"section": section, **dataclasses.asdict(figure), "date": now, "load": round(load, 1)}
 
 
 def machine() -> Record:
@@ -54,15 +54,15 @@ def machine() -> Record:
 
 
 def merge(old: Record, new: Sequence[Record], *, order: Sequence[str]) -> list[Record]:
-    """Replace the sections that were measured now; the others keep their figures and dates.
+    """Replace figures by those of the same name that were measured now; the others are kept.
 
-    >>> kept = {"figures": [{"section": "a", "name": "1"}, {"section": "b", "name": "2"}]}
-    >>> [one["name"] for one in merge(kept, [{"section": "a", "name": "3"}], order=["a", "b"])]
-    ['3', '2']
+    >>> kept = {"figures": [{"section": "b", "name": "2"}, {"section": "a", "name": "1"}]}
+    >>> new = [{"section": "b", "name": "2", "value": 5}, {"section": "b", "name": "3"}]
+    >>> [(one["name"], one.get("value")) for one in merge(kept, new, order=["a", "b"])]
+    [('1', None), ('2', 5), ('3', None)]
     """
-    measured = {one["section"] for one in new}
-    kept = [one for one in old.get("figures", ()) if one["section"] not in measured]
-    known = [one for one in (*kept, *new) if one["section"] in order]
+    keyed = {(one["section"], one["name"]): one for one in (*old.get("figures", ()), *new)}
+    known = [one for one in keyed.values() if one["section"] in order]
     return sorted(known, key=lambda one: order.index(one["section"]))
 
 
@@ -72,7 +72,7 @@ def write(new: Sequence[Record], *, order: Sequence[str], not_measured: Sequence
     Parameters
     ----------
     new
-        Figures of this run; those of sections that it left out are kept.
+        Figures of this run; others that were measured before are kept.
     order
         All sections.
     not_measured
@@ -107,7 +107,9 @@ def table(document: Record) -> str:
     for section in sections:
         own = [one for one in document["figures"] if one["section"] == section]
         dates = " to ".join(sorted({one["date"] for one in own}))
-        lines = [f"### {section}, {dates}", "", *_lines(own)]
+        loads = sorted(one["load"] for one in own)
+        load = "" if loads[-1] < 1 else f", load {loads[0]} to {loads[-1]}"
+        lines = [f"### {section}, {dates}{load}", "", *_lines(own)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 

@@ -9,7 +9,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,7 +32,10 @@ REAL = SHARED / "BjCEufrlXm4.mp4"
 #: Networks that stand in for the real ones in a smoke test: image models of 0.4 M parameters.
 TINY = ("timm:test_resnet.r160_in1k", "timm:test_vit.r160_in1k")
 
-Section = Callable[["Setting"], list[Figure]]
+#: Programs that want to run, per core, up to which a machine counts as quiet.
+QUIET = 0.5
+
+Section = Callable[["Setting"], Iterable[Figure]]
 
 
 @dataclass
@@ -117,6 +120,7 @@ class Setting:
             sampling="avvp",
             decoders=decoders or max(1, (os.cpu_count() or 1) // 2),
             unit_clips=unit_clips,
+            isolate=not self.quick,  # each process takes half a second to start
         )
         chosen = session.choose(names, dataset="llp", device=settings.device)
         plan = stack.enter_context(session.open_plan(manifest, chosen, settings, weights="random"))
@@ -206,6 +210,9 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     found.add_argument("--quick", action="store_true", help="only see that it runs")
     found.add_argument("--runs", type=int, help="alternating runs (default: each section's own)")
     found.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    found.add_argument(
+        "--wait", type=float, default=0, help="minutes to wait for a quiet machine (default 0)"
+    )
     return found
 
 
@@ -216,8 +223,17 @@ def alone(section: Section, name: str, description: str | None) -> None:
         setting = Setting(
             Path(folder), quick=options.quick, runs=options.runs, device=options.device
         )
+        wait_for_quiet(options.wait)
         for figure in section(setting):
             show(figure)
+
+
+def wait_for_quiet(minutes: float) -> float:
+    """Wait until other programs leave most of the machine alone, so long at most; give the load."""
+    end = time.monotonic() + 60 * minutes
+    while (load := os.getloadavg()[0]) > QUIET * (os.cpu_count() or 1) and time.monotonic() < end:
+        time.sleep(min(10.0, max(0.0, end - time.monotonic())))
+    return load
 
 
 def show(figure: Figure) -> None:
