@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,12 @@ _EXISTING_DIR = click.Path(path_type=Path)
 @click.option("--gpus", help="With --cluster: numbers of the GPUs to share out, such as 0,1.")
 @click.option("--scheduler", help="Extract on the workers of this Dask scheduler, tcp://HOST:PORT.")
 @click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads per process for the networks.  [default: a store's own number; else the cores, "
+    "shared out among --workers]",
+)
+@click.option(
     "--isolate/--no-isolate",
     default=True,
     help="Decode in processes of their own: a file that crashes or hangs FFmpeg costs one clip."
@@ -164,10 +171,12 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
 
     talk = talk_console(quiet=options["quiet"])
     client = ctx.with_resource(_cluster(options))
+    device = "cuda" if options["gpus"] and options["device"] == "auto" else options["device"]
     settings = _settings(
         options,
-        session.resolve_device(options["device"], client=client),
+        session.resolve_device(device, client=client),
         default_sampling=datasets.get(options["dataset"]).sampling,
+        client=client,
     )
     chosen = session.choose(
         ",".join(options["backbone"]).split(","),
@@ -243,36 +252,60 @@ def _cluster(options: dict[str, Any]) -> Iterator[Client | None]:
     for flag in ("workers", "gpus"):
         if options[flag] and not here:
             raise UsageError(f"--{flag} goes with --cluster local")
-    gpus = (options["gpus"] or "").split(",") if options["gpus"] else []
+    gpus = _gpus(options)
     if not all(gpu.strip().isdigit() for gpu in gpus):
         raise UsageError(f"--gpus {options['gpus']!r}: numbers with commas are wanted, such as 0,1")
+    if gpus and options["device"].partition(":")[0] == "cpu":
+        raise UsageError("--gpus shares out GPUs; leave it out with --device cpu")
     if options["dry_run"] or not (here or there):
         yield None
         return
     from avfeat.extract import cluster
 
+    cluster.check_shared(options["out"])
     started = (
         cluster.connected(there)
         if there
-        else cluster.local(options["workers"] or len(gpus) or 1, gpus=[int(gpu) for gpu in gpus])
+        else cluster.local(_processes(options), gpus=[int(gpu) for gpu in gpus])
     )
     with started as client:
         yield client
+
+
+def _gpus(options: dict[str, Any]) -> list[str]:
+    return options["gpus"].split(",") if options["gpus"] else []
+
+
+def _processes(options: dict[str, Any]) -> int:
+    """Processes of this machine that extract."""
+    return options["workers"] or len(_gpus(options)) or 1
 
 
 def _decoders(workers: int) -> int:
     return max(1, min(8, (os.cpu_count() or 1) // 2 // workers))
 
 
-def _settings(options: dict[str, Any], device: str, *, default_sampling: str) -> Settings:
+def _settings(
+    options: dict[str, Any], device: str, *, default_sampling: str, client: Client | None
+) -> Settings:
     from avfeat.errors import UsageError
     from avfeat.extract.engines import check_precision
     from avfeat.extract.media.hardware import check_available
     from avfeat.extract.plan import Settings
     from avfeat.extract.session import check_sampling
 
+    checks: list[tuple[str, partial[Any]]] = [
+        ("--precision", partial(check_precision, options["precision"], device=device))
+    ]
     if options["nvdec"]:
-        check_available(device)
+        checks.append(("--nvdec", partial(check_available, device)))
+    for flag, check in checks:
+        if client is None:
+            check()
+        else:
+            from avfeat.extract.cluster import ask
+
+            ask(client, check, about=flag)
     batch_size = options["batch_size"]
     if batch_size != "auto" and not (batch_size.isdigit() and int(batch_size) > 0):
         raise UsageError(f"--batch-size {batch_size!r}: neither auto nor a positive number")
@@ -280,11 +313,11 @@ def _settings(options: dict[str, Any], device: str, *, default_sampling: str) ->
         out=options["out"],
         device=device,
         engine=options["engine"],
-        precision=check_precision(options["precision"], device=device),
+        precision=options["precision"],
         batch_size=None if batch_size == "auto" else int(batch_size),
         unit_clips=options["unit_clips"],
         sampling=check_sampling(options["sampling"] or default_sampling),
-        decoders=options["decoders"] or _decoders(options["workers"] or 1),
+        decoders=options["decoders"] or _decoders(_processes(options)),
         splits=options["split"],
         clip_ids=options["clip"],
         limit=options["limit"],
@@ -293,4 +326,6 @@ def _settings(options: dict[str, Any], device: str, *, default_sampling: str) ->
         allow_drift=options["allow_drift"],
         isolate=options["isolate"],
         nvdec=options["nvdec"],
+        threads=options["threads"],
+        processes=_processes(options),
     )

@@ -34,6 +34,11 @@ class _Net(nn.Module):
         return torch.relu(self.conv(items)).flatten(2).mean(-1)
 
 
+class _Threads(nn.Module):
+    def forward(self, items: Tensor) -> Tensor:
+        return torch.full((len(items), 1), float(torch.get_num_threads()))
+
+
 def _spec(name: str, taken: VisualInput | AudioInput, dim: int) -> BackboneSpec:
     return BackboneSpec(
         name=name,
@@ -132,6 +137,16 @@ class TinyDeadly(Backbone):
         if Path(os.environ.get("TINY_DEADLY", "/none")).exists():
             os._exit(9)
         return super().to_input(items)
+
+
+@register
+class TinyThreads(Backbone):
+    """Its rows are the number of threads that computed them."""
+
+    spec = _spec("tiny_threads", VisualInput(Geometry(40, 32)), 1)
+
+    def build(self) -> nn.Module:
+        return _Threads()
 
 
 @register

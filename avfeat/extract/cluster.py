@@ -8,33 +8,25 @@ ends in the same bytes.
 
 from __future__ import annotations
 
-import atexit
-import os
-import platform
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
-
-from avfeat.errors import ClusterError
-from avfeat.extract.batch import Forward
-from avfeat.extract.decode import Decode, decode
-from avfeat.extract.engine import Listener, RunFigures, Silent, run_units
-from avfeat.extract.isolate import Isolated
-from avfeat.extract.models import Model, models
-from avfeat.extract.plan import Plan
+from avfeat.errors import ClusterError, UsageError
+from avfeat.extract.engine import Listener, Silent
+from avfeat.extract.models import models
+from avfeat.extract.plan import Plan, StoreTask
 from avfeat.extract.run import RunReport
 from avfeat.extract.work import Unit, UnitDone, units
-from avfeat.manifests.recipe import installed
+from avfeat.extract.worker import Extracted, Setup, extract, versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future
     from distributed.scheduler import KilledWorker
+
+Answer = TypeVar("Answer")
 
 #: Units in the hands of a worker: one in the model, one being decoded meanwhile.
 UNITS_IN_HAND = 2
@@ -42,98 +34,51 @@ UNITS_IN_HAND = 2
 #: Seconds that a scheduler may take to answer, and to have a worker.
 PATIENCE = 20.0
 
+#: Seconds that a run goes on without any worker: dead ones may be started anew.
+LONELY = 60.0
 
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """What a worker needs beside the units.
+#: Seconds until a file that a worker wrote must be seen here; network file systems take their time.
+VISIBLE = 20.0
 
-    Attributes
+#: Seconds between two looks at the workers while none has ended a unit.
+_LOOK = 1.0
+
+
+def ask(client: Client, question: Callable[..., Answer], *arguments: Any, about: str) -> Answer:
+    """Ask all workers, and return the one answer that they agree on.
+
+    Parameters
     ----------
-    run
-        Tells one run from another.
-    libraries
-        Versions that the recipes name; other ones would make other rows.
-    models
-        By name of the backbone.
-    decoders
-        Clips that a unit decodes at once.
-    isolate
-        Whether to decode in processes of their own.
+    client
+        Of the cluster.
+    question, arguments
+        What is called on each.
+    about
+        What it is, for the message if answers differ.
+
+    Raises
+    ------
+    UsageError
+        The workers differ, by name.
+    Exception
+        What `question` raised on a worker.
     """
-
-    run: str
-    libraries: dict[str, str]
-    models: tuple[tuple[str, Model], ...]
-    decoders: int
-    isolate: bool
-
-
-class _Process:
-    """What a worker process keeps from unit to unit."""
-
-    def __init__(self, setup: Setup) -> None:
-        here = {name: installed(name) for name in setup.libraries}
-        if here != setup.libraries:
-            raise ClusterError(
-                f"worker {platform.node()} has other libraries than this process: "
-                + ", ".join(
-                    f"{name} {here[name]}, not {version}"
-                    for name, version in setup.libraries.items()
-                    if here[name] != version
-                )
-            )
-        self.run = setup.run
-        self._stack = ExitStack()
-        self._one = threading.Lock()
-        self.decode: Decode = self._stack.enter_context(Isolated()) if setup.isolate else decode
-        self.models: dict[str, Forward] = {
-            name: self._alone(model.load_elsewhere()) for name, model in setup.models
-        }
-
-    def _alone(self, forward: Forward) -> Forward:
-        """One forward pass at a time, though several units are in hand."""
-
-        def run(items: torch.Tensor) -> Callable[[], torch.Tensor]:
-            with self._one:
-                return forward(items)
-
-        return run
-
-    def close(self) -> None:
-        self._stack.close()
+    answers: dict[str, Answer] = client.run(question, *arguments)
+    if not answers:
+        raise ClusterError("the cluster has no workers")
+    if len(set(map(repr, answers.values()))) > 1:
+        raise UsageError(
+            f"the workers differ in {about}: "
+            + ", ".join(f"{worker} {answer}" for worker, answer in sorted(answers.items()))
+            + "; give it, or leave out some workers"
+        )
+    return next(iter(answers.values()))
 
 
-_process: _Process | None = None
-_starting = threading.Lock()
-
-
-def _started(setup: Setup) -> _Process:
-    """Return this process's networks; loads them for the first unit of a run."""
-    global _process
-    with _starting:
-        if _process is None or _process.run != setup.run:
-            if _process is not None:
-                _process.close()
-            _process = _Process(setup)
-            atexit.register(_process.close)
-        return _process
-
-
-def _extract(unit: Unit, setup: Setup) -> tuple[UnitDone, RunFigures]:
-    """Do one unit; runs in a worker."""
-    process = _started(setup)
-    figures = RunFigures()
-    results: list[UnitDone] = []
-    run_units(
-        [unit],
-        process.models,
-        process.decode,
-        decoders=setup.decoders,
-        figures=figures,
-        done=results.append,
-    )
-    (result,) = results
-    return result, figures
+def check_shared(url: str) -> None:
+    """Raise UsageError if only one process can see what is at `url`."""
+    if url.startswith("memory:"):
+        raise UsageError(f"--out {url}: workers cannot see the memory of this process")
 
 
 def run_on(
@@ -160,10 +105,9 @@ def run_on(
     WriteError
         A store cannot be written; units committed before are kept.
     """
-    named = {name for task in plan.tasks for name in task.writer.recipe.libraries}
+    libraries = {name for task in plan.tasks for name in task.writer.recipe.libraries}
     setup = Setup(
-        uuid.uuid4().hex,
-        {name: installed(name) for name in sorted(named)},
+        versions(libraries),
         tuple(models(plan).items()),
         plan.settings.decoders,
         plan.settings.isolate,
@@ -172,65 +116,121 @@ def run_on(
     started = time.perf_counter()
     listener = listener or Silent()
     lost: list[str] = []
+    processes: set[str] = set()
     for tasks in plan.groups():
         jobs = units(plan, tasks)
         for unit, outcome in _spread(client, jobs, setup, stop):
             if isinstance(outcome, str):
                 lost.append(outcome)
                 continue
-            done, figures = outcome
+            done = outcome.done
+            _check_visible(done, tasks)
             report.take(done, tasks)
-            report.figures.add(figures)
+            report.figures.add(outcome.figures)
+            processes.add(outcome.process)
             for position, job in unit.clips:
                 listener.clip_done(
                     job.clip,
-                    {name: entry.clips[position][1] for name, entry in done.entries.items()},
+                    {spec.name: done.entries[spec.name].clips[position][1] for spec in job.specs},
                 )
             listener.unit_committed(unit.number)
         report.interrupted = report.interrupted or next(jobs, None) is not None
     for task in plan.tasks:
         task.writer.finish()
     report.wall = time.perf_counter() - started
+    report.processes = max(1, len(processes))
     if lost:
         raise ClusterError("; ".join(lost))
     return report
 
 
+def _check_visible(done: UnitDone, tasks: list[StoreTask]) -> None:
+    """Raise ClusterError if what a worker committed is not in the stores as seen from here."""
+    deadline = time.monotonic() + VISIBLE
+    for task in tasks:
+        if (entry := done.entries.get(task.spec.name)) is None:
+            continue
+        while not _seen(task, entry.name, entry.to_bytes()):
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    f"a worker wrote {entry.name} of {task.url}, and here it is not to be seen: "
+                    "workers and client must see the stores by the same paths; see --out"
+                )
+            time.sleep(0.2)
+
+
+def _seen(task: StoreTask, name: str, data: bytes) -> bool:
+    try:
+        return task.writer.files.read(name) == data
+    except FileNotFoundError:
+        return False
+
+
 def _spread(
     client: Client, jobs: Iterator[Unit], setup: Setup, stop: Callable[[], bool]
-) -> Iterator[tuple[Unit, tuple[UnitDone, RunFigures] | str]]:
+) -> Iterator[tuple[Unit, Extracted | str]]:
     """Yield each unit and what came of it, as they end; a sentence for one that was given up."""
-    from distributed import as_completed
     from distributed.scheduler import KilledWorker
 
-    in_hand: dict[Any, Unit] = {}
+    in_hand: dict[Future[Extracted], Unit] = {}
 
-    def submit() -> Iterator[Future[Any]]:
+    def submit() -> None:
         """Submit as much as the workers there are now can have in hand."""
-        room = UNITS_IN_HAND * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        room = UNITS_IN_HAND * max(1, _workers(client))
         while len(in_hand) < room and not stop() and (unit := next(jobs, None)) is not None:
-            future = client.submit(_extract, unit, setup, pure=False)
-            in_hand[future.key] = unit
-            yield future
+            in_hand[client.submit(extract, unit, setup, pure=False)] = unit
 
     try:
-        ended = as_completed(list(submit()))
-        for future in ended:
-            unit = in_hand.pop(future.key)
-            try:
-                yield unit, future.result()
-            except KilledWorker as error:
-                yield unit, _given_up(unit, error)
-            for following in submit():
-                ended.add(following)
+        submit()
+        while in_hand:
+            for future in _ended(client, list(in_hand)):
+                unit = in_hand.pop(future)
+                try:
+                    yield unit, future.result()
+                except KilledWorker as error:
+                    yield unit, _given_up(unit, error)
+                except CancelledError as error:
+                    raise ClusterError(
+                        "the scheduler is gone, or forgot what it was given; the same command "
+                        "goes on from the last committed unit"
+                    ) from error
+                submit()
     finally:
         client.cancel(list(in_hand), force=True)
 
 
+def _ended(client: Client, futures: list[Future[Extracted]]) -> list[Future[Extracted]]:
+    """Wait for one to end, or for there to be no worker any more that could end it."""
+    seen = time.monotonic()
+    while True:
+        if ended := [future for future in futures if future.done()]:
+            return ended
+        if _workers(client):
+            seen = time.monotonic()
+        elif time.monotonic() - seen > LONELY:
+            raise ClusterError(
+                f"no worker is left for {LONELY:g} s; see their logs. The same command goes on "
+                "from the last committed unit"
+            )
+        _wait(futures)
+
+
+def _wait(futures: list[Future[Extracted]]) -> None:
+    from distributed import wait
+
+    with suppress(TimeoutError, CancelledError):
+        wait(futures, timeout=_LOOK, return_when="FIRST_COMPLETED")
+
+
+def _workers(client: Client) -> int:
+    return len(client.scheduler_info(n_workers=-1)["workers"])
+
+
 def _given_up(unit: Unit, error: KilledWorker) -> str:
     clips = [job.clip.id for _, job in unit.clips]
+    span = f" ({clips[0]} to {clips[-1]})" if clips else ""
     return (
-        f"unit {unit.number} ({clips[0]} to {clips[-1]}) was given up: "
+        f"unit {unit.number}{span} was given up: "
         f"{error.allowed_failures + 1} workers died of it, the last one at "
         f"{error.last_worker.address}; see their logs. The same command tries it again"
     )
@@ -243,19 +243,18 @@ def local(workers: int, *, gpus: Sequence[int] = ()) -> Iterator[Client]:
     Parameters
     ----------
     workers
-        How many; the processor's cores are shared out among them.
+        How many processes.
     gpus
         Numbers of CUDA devices, of which each worker gets one in turn.
     """
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
 
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
-    environment = dict.fromkeys(
-        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads
-    )
-    environment["DASK_LOGGING__DISTRIBUTED"] = "error"
-    options = {"nthreads": UNITS_IN_HAND, "memory_limit": 0, "dashboard": False}
+    from avfeat.extract.signals import Deaf
+
+    # Anyone who can connect can run code.
+    local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    options = local | {"nthreads": UNITS_IN_HAND, "memory_limit": 0, "plugins": (Deaf(),)}
     spec = {
         number: {
             "cls": Nanny,
@@ -265,10 +264,12 @@ def local(workers: int, *, gpus: Sequence[int] = ()) -> Iterator[Client]:
         for number in range(workers)
     }
     with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": environment}),
+        dask.config.set(
+            {"distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "error"}}
+        ),
         SpecCluster(
             workers=spec,
-            scheduler={"cls": Scheduler, "options": {"dashboard": False}},
+            scheduler={"cls": Scheduler, "options": local},
             silence_logs="ERROR",
         ) as cluster,
         Client(cluster) as client,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from avfeat.errors import WeightsError
 from avfeat.extract import backbones
 from avfeat.extract.backbones import Backbone
 from avfeat.extract.batch import Forward
 from avfeat.extract.plan import Plan
+from avfeat.extract.threads import compute_with
 from avfeat.extract.weights.info import WeightsInfo
+from avfeat.manifests.jsonfile import digest
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +29,8 @@ class Model:
         Which, as found in this process's cache.
     device, precision, engine, batch_size
         See `backbones.load`.
+    threads
+        That it computes with, on a CPU.
     """
 
     backbone: Backbone
@@ -30,6 +39,21 @@ class Model:
     precision: str
     engine: str
     batch_size: int
+    threads: int
+
+    @property
+    def identity(self) -> str:
+        """Equal for what gives the same rows, whichever run and process it comes from."""
+        made = type(self.backbone)
+        return digest(
+            {
+                "class": f"{made.__module__}.{made.__qualname__}",
+                "backbone": self.backbone.spec.recipe(),
+                "chosen": list(self.backbone.chosen),
+                "weights": self.weights.to_dict(),
+                "how": [self.device, self.precision, self.engine, self.batch_size, self.threads],
+            }
+        )
 
     def load(self) -> Forward:
         """Load it where it was made."""
@@ -56,9 +80,7 @@ class Model:
     def _load(self, weights: WeightsInfo) -> Forward:
         import torch
 
-        # A thread takes its number of threads when it first asks; optical flow lowers it for its
-        # own.
-        torch.get_num_threads()
+        compute_with(self.threads)  # OpenVINO compiles for it
         extractor = backbones.load(
             self.backbone,
             weights=weights,
@@ -67,7 +89,12 @@ class Model:
             engine=self.engine,
             batch_size=self.batch_size,
         )
-        return extractor.start
+
+        def start(items: torch.Tensor) -> Callable[[], torch.Tensor]:
+            compute_with(self.threads)
+            return extractor.start(items)
+
+        return start
 
 
 def models(plan: Plan) -> dict[str, Model]:
@@ -80,6 +107,7 @@ def models(plan: Plan) -> dict[str, Model]:
             plan.settings.precision,
             task.choice.engine,
             task.batch_size,
+            task.threads,
         )
         for task in plan.tasks
         if task.decode

@@ -14,12 +14,14 @@ from dataclasses import dataclass, field
 from avfeat.errors import MediaNotFoundError, UnknownNameError, UsageError
 from avfeat.extract import engines
 from avfeat.extract.backbones import FPS, Backbone, BackboneSpec, VisualInput
+from avfeat.extract.threads import default_threads
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import Clip, ClipManifest, Outcome
 from avfeat.manifests.recipe import Recipe, library_versions
 from avfeat.stores.files import Files
 from avfeat.stores.state import peek
 from avfeat.stores.writer import StoreWriter
+from avfeat.words import counted
 
 _MAX_UNIT_CLIPS = 16
 _UNIT_BYTES = 64 * 2**20
@@ -46,6 +48,8 @@ class Settings:
     allow_drift: bool = False
     isolate: bool = True
     nvdec: bool = False
+    threads: int | None = None  # of each process, for the networks
+    processes: int = 1  # that share the cores of a machine
 
 
 @dataclass(slots=True)
@@ -56,6 +60,8 @@ class StoreTask:
     ----------
     backbone, weights, batch_size, choice
         The backbone, its weights, items per forward pass, its engine.
+    threads
+        Threads that each process computes its rows with, where that is done on a CPU.
     writer
         The store.
     decode
@@ -68,6 +74,7 @@ class StoreTask:
     weights: WeightsInfo
     batch_size: int
     choice: engines.Choice
+    threads: int
     writer: StoreWriter
     decode: set[int] = field(default_factory=set)
     settle: dict[int, Outcome] = field(default_factory=dict)
@@ -120,12 +127,19 @@ class Plan:
 
     @property
     def notes(self) -> list[str]:
-        """What stores found to have changed, and which engine was not to be had, each said once."""
+        """What stores found to have changed, and whose engine or threads are not the usual."""
         notes = [note for task in self.tasks for note in task.writer.notes]
         notes += [
             f"{task.spec.name} runs in {task.choice.engine}: {task.choice.reason}"
             for task in self.tasks
             if task.choice.fallback
+        ]
+        usual = self.settings.threads or default_threads(self.settings.processes)
+        notes += [
+            f"{task.url} was made with {counted(task.threads, 'thread')} per process, not {usual}, "
+            "and is gone on with as it was made"
+            for task in self.tasks
+            if task.threads != usual
         ]
         return list(dict.fromkeys(notes))
 
@@ -179,6 +193,10 @@ def make_tasks(
             stored=own.recipe.compute.get("engine") if own else None,
             keep=keep,
         )
+        recorded = own.recipe.compute.get("threads") if own else None
+        threads = settings.threads or recorded or default_threads(settings.processes)
+        # A store from before threads were recorded goes on without, unless they are asked for.
+        unrecorded = own is not None and recorded is None and settings.threads is None
         writer = StoreWriter(
             url,
             recipe=make_recipe(
@@ -188,6 +206,7 @@ def make_tasks(
                 engine=choice.engine,
                 batch_size=batch_size,
                 unit_clips=unit_clips,
+                threads=None if unrecorded else threads,
             ),
             sources={"weights": info.to_dict(), "paper": spec.paper},
             manifest=manifest,
@@ -197,7 +216,7 @@ def make_tasks(
             unit_clips=unit_clips,
             allow_drift=settings.allow_drift,
         )
-        tasks.append(StoreTask(backbone, info, batch_size, choice, writer))
+        tasks.append(StoreTask(backbone, info, batch_size, choice, threads, writer))
     return tuple(tasks)
 
 
@@ -219,8 +238,12 @@ def make_recipe(
     engine: str,
     batch_size: int,
     unit_clips: int,
+    threads: int | None = None,
 ) -> Recipe:
-    """Write down everything that can change a number in a row of `backbone`."""
+    """Write down everything that can change a number in a row of `backbone`.
+
+    `threads` is what each process computes with; None leaves it out, as the first recipes did.
+    """
     spec = backbone.spec
     wanted = spec.input
     sampling = (
@@ -239,6 +262,8 @@ def make_recipe(
     }
     if compute["device"] == "cuda":
         compute["layout"] = "channels-last"
+    elif threads is not None:
+        compute["threads"] = threads
     beside = [*backbone.packages]
     if engine != "torch":
         beside.append(engine)

@@ -29,6 +29,8 @@ class RunReport:
         Seconds that the run took, loading the networks not counted.
     interrupted
         Whether it stopped early because it was asked to.
+    processes
+        That models ran in.
     crashes
         Tracebacks of errors nobody foresaw, by clip.
     """
@@ -37,12 +39,16 @@ class RunReport:
     figures: RunFigures = field(default_factory=RunFigures)
     wall: float = 0.0
     interrupted: bool = False
+    processes: int = 1
     crashes: dict[str, str] = field(default_factory=dict)
 
     @property
     def model_share(self) -> float:
-        """Share of wall time that a model was running, 0 to 1."""
-        return self.figures.forward.busy / self.wall if self.wall else 0.0
+        """Share of wall time that a model was running, 0 to 1; the mean over the processes."""
+        if not self.wall:
+            return 0.0
+        # Units that a process has in hand at once may wait for its GPU at once.
+        return min(1.0, self.figures.forward.busy / (self.wall * self.processes))
 
     def take(self, done: UnitDone, tasks: list[StoreTask]) -> None:
         """Take note of a unit that was committed, here and in the writers of its stores."""

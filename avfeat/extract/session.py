@@ -30,6 +30,7 @@ from avfeat.extract.plan import (
     select_clips,
 )
 from avfeat.extract.run import RunReport, run
+from avfeat.extract.threads import computing_with
 from avfeat.extract.weights import cache
 from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import ClipManifest, count_statuses
@@ -86,10 +87,12 @@ def resolve_device(name: str, *, client: Client | None = None) -> str:
     Raises
     ------
     UsageError
-        If it is not there, or no such kind of device exists.
+        If it is not there, or no such kind of device exists; or the workers have different ones.
     """
     if client is not None:
-        return str(client.submit(resolve_device, name, pure=False).result())
+        from avfeat.extract.cluster import ask
+
+        return ask(client, resolve_device, name, about="--device")
     import torch
 
     if name == "auto":
@@ -235,15 +238,19 @@ def execute(
     cluster its workers do the work; see `cluster.run_on`.
     """
     began = datetime.datetime.now(datetime.UTC)
-    wanted = models(plan) if client is None else {}
-    loaded = {name: model.load() for name, model in wanted.items()}
-    for task in plan.tasks:
-        task.writer.create()
     if client is None:
-        report = run(plan, loaded, listener=listener, stop=stop)
+        with computing_with():  # afterwards as before
+            loaded = {name: model.load() for name, model in models(plan).items()}
+            for task in plan.tasks:
+                task.writer.create()
+            report = run(plan, loaded, listener=listener, stop=stop)
     else:
-        from avfeat.extract.cluster import run_on
+        from avfeat.extract.cluster import check_shared, run_on
 
+        for task in plan.tasks:
+            check_shared(task.url)
+        for task in plan.tasks:
+            task.writer.create()
         report = run_on(client, plan, listener=listener, stop=stop)
     if report.rows:
         for task in plan.tasks:
@@ -253,8 +260,6 @@ def execute(
 
 def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.datetime) -> None:
     """Write runs/<time>.json: all that depends on when and where; no reader needs it."""
-    import torch
-
     name = f"{RUNS}/{began:%Y%m%dT%H%M%S}-{os.getpid()}.json"
     record = {
         "began": began.isoformat(timespec="seconds"),
@@ -265,7 +270,8 @@ def _log_run(task: StoreTask, plan: Plan, report: RunReport, began: datetime.dat
         "stages": _stages(report),
         "forward_seconds": round(report.figures.models.get(task.spec.name, 0.0), 3),
         "clips_decoded": report.figures.clips,
-        "threads": torch.get_num_threads(),
+        "threads": task.threads,
+        "processes": report.processes,
         "rows_written": report.rows.get(task.spec.name, 0),
         "interrupted": report.interrupted,
         "crashes": report.crashes,
@@ -289,6 +295,7 @@ def describe_plan(plan: Plan, needed: Sequence[dict[str, Any]]) -> dict[str, Any
                 # Features are float32, times float64.
                 "bytes": rows * (math.prod(task.spec.row_shape) * 4 + 8),
                 "batch_size": task.batch_size,
+                "threads": task.threads,
                 "engine": {"name": task.choice.engine, "reason": task.choice.reason},
                 "weights": record,
             }

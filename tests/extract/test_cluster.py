@@ -6,25 +6,36 @@ import json
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dask
+import psutil
 import pytest
+import torch
 from support import Cli, Corpus, tree
 
 from avfeat import errors
-from avfeat.errors import AvfeatError, ClusterError
-from avfeat.extract import cluster, session
+from avfeat.errors import AvfeatError, ClusterError, UsageError
+from avfeat.extract import cluster, session, worker
+from avfeat.extract.models import Model
 from avfeat.extract.plan import Settings
+from avfeat.extract.weights.info import WeightsInfo
 from avfeat.manifests.clips import Clip, Outcome
+from avfeat.stores.files import Files
+from avfeat.stores.reader import open_store
 
 if TYPE_CHECKING:
     from distributed import Client
 
+TESTS = Path(__file__).resolve().parents[1]
 BACKBONES = "tiny_image,tiny_audio,tiny_map"
-OPTIONS = ("--unit-clips", 2)
+OPTIONS = ("--unit-clips", 2, "--threads", 1)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +105,7 @@ def test_dead_workers_units_are_done_by_others(
     avfeat: Cli, corpus: Corpus, expected: dict[str, bytes], client: Client
 ) -> None:
     manifest = session.load_manifest("llp", data=corpus.media, annotations=corpus.annotations)
-    settings = Settings(out="there", unit_clips=2, sampling="avvp", engine="torch")
+    settings = Settings(out="there", unit_clips=2, sampling="avvp", engine="torch", threads=1)
     chosen = session.choose(BACKBONES.split(","), dataset="llp", device="cpu")
     listener = Murderer(client, 2)
     with session.open_plan(manifest, chosen, settings, weights="random") as plan:
@@ -119,15 +130,110 @@ def test_units_that_kill_every_worker_are_named_and_done_by_the_next_run(
     assert tree(Path("there")) == tree(Path("here"))
 
 
-def test_workers_with_other_libraries_are_refused(
-    avfeat: Cli, corpus: Corpus, client: Client, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["av", "avfeat"])
+def test_workers_with_other_versions_are_refused(
+    avfeat: Cli, corpus: Corpus, client: Client, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    original = cluster.installed
-    monkeypatch.setattr(cluster, "installed", lambda n: "9.9" if n == "av" else original(n))
+    original = cluster.versions
+    monkeypatch.setattr(cluster, "versions", lambda names: original(names) | {name: "9.9"})
     options = ("-b", "tiny_image", *corpus.options, "-o", "there")
     result = avfeat("extract", *options, "--scheduler", client.scheduler.address, code=1)
-    assert "has other libraries than this process: av " in result.stderr
+    assert f"has other versions than this process: {name} " in result.stderr
     assert "not 9.9" in result.stderr
+
+
+def test_only_this_machine_can_connect_to_local_workers(client: Client) -> None:
+    assert client.scheduler.address.startswith("tcp://127.0.0.1:")
+    for hosts in (_listening(), *client.run(_listening).values()):
+        assert hosts == {"127.0.0.1"}
+
+
+def test_workers_that_differ_are_named(client: Client) -> None:
+    with pytest.raises(UsageError, match=r"the workers differ in pids: tcp://127.0.0.1:\d+ \d+, "):
+        cluster.ask(client, os.getpid, about="pids")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
+def test_gpus_that_are_not_there_are_refused(avfeat: Cli, corpus: Corpus) -> None:
+    options = ("-b", "tiny_image", *corpus.options, "--cluster", "local", "--gpus", "0")
+    result = avfeat("extract", *options, "--device", "auto", code=2)
+    assert "device cuda is not there: torch sees 0 CUDA devices" in result.stderr
+
+
+def test_rows_that_only_the_workers_see_are_not_done(
+    avfeat: Cli, corpus: Corpus, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Files.read
+
+    def blind(files: Files, name: str) -> bytes:
+        if name == "ledger/000000.json":
+            raise FileNotFoundError(name)
+        return read(files, name)
+
+    monkeypatch.setattr(Files, "read", blind)
+    monkeypatch.setattr(cluster, "VISIBLE", 0.3)
+    options = ("-b", "tiny_image", *corpus.options, "-o", "there")
+    result = avfeat("extract", *options, "--scheduler", client.scheduler.address, code=1)
+    assert "a worker wrote ledger/000000.json of" in result.stderr
+    assert "must see the stores by the same paths" in result.stderr
+
+
+def test_workers_compute_with_the_threads_of_the_plan(
+    avfeat: Cli, corpus: Corpus, client: Client
+) -> None:
+    options = ("-b", "tiny_threads", *corpus.options, "--limit", 1, "-o", "there")
+    avfeat("extract", *options, "--threads", 3, "--scheduler", client.scheduler.address)
+    store = open_store("there/llp/tiny_threads", allow_random=True)
+    assert (store[corpus.ids[0]] == 3).all()
+    assert store.recipe.compute["threads"] == 3
+
+
+def test_networks_are_kept_from_run_to_run(corpus: Corpus) -> None:
+    def setup(*threads: int) -> worker.Setup:
+        chosen = session.choose(["tiny_image"], dataset="llp", device="cpu")
+        models = [
+            (str(n), Model(chosen[0], WeightsInfo.random(0), "cpu", "fp32", "torch", 2, n))
+            for n in threads
+        ]
+        return worker.Setup(worker.versions(["av"]), tuple(models), 1, isolate=True)
+
+    first = worker._networks(setup(1))
+    again = worker._networks(pickle.loads(pickle.dumps(setup(2, 1))))
+    assert again["1"] is first["1"]
+    assert worker._networks(setup(2)) == {"2": again["2"]}
+    assert worker._networks(setup(1))["1"] is not first["1"]
+    assert worker._decoder(setup(1)) is worker._decoder(setup(2))
+
+
+def test_ctrl_c_ends_a_run_after_the_units_in_hand(
+    avfeat: Cli, corpus: Corpus, expected: dict[str, bytes]
+) -> None:
+    options = ("extract", "-b", BACKBONES, *corpus.options, *OPTIONS, "-o", "there")
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-c", "import tiny; from avfeat.cli import main; main()"),
+            *map(str, options),
+            *("--cluster", "local", "--workers", "2"),
+        ],
+        env={**os.environ, "TINY_SLEEP": "0.2", "PYTHONPATH": str(TESTS)},
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(Path("there").glob("llp/*/ledger/*.json")):
+            assert run.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(60) == 130
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+        run.wait()
+    done = tree(Path("there"))
+    assert done.keys() < expected.keys()
+    avfeat(*options)
+    assert tree(Path("there")) == expected
 
 
 def test_a_scheduler_that_does_not_answer_is_named(
@@ -147,6 +253,8 @@ def test_a_scheduler_that_does_not_answer_is_named(
         (("--gpus", "0"), "--gpus goes with --cluster local"),
         (("--cluster", "local", "--gpus", "0;1"), "numbers with commas"),
         (("--cluster", "local", "--scheduler", "tcp://h:1"), "leave out --scheduler"),
+        (("--cluster", "local", "--gpus", "0"), "leave it out with --device cpu"),
+        (("--cluster", "local", "-o", "memory://m"), "workers cannot see the memory"),
     ],
 )
 def test_options_that_do_not_go_together(
@@ -164,6 +272,11 @@ def test_every_error_comes_back_from_a_worker_as_it_was() -> None:
         error = _example(kind)
         again = pickle.loads(pickle.dumps(error))
         assert (type(again), str(again), again.kind) == (kind, str(error), error.kind)
+
+
+def _listening() -> set[str]:
+    found = psutil.Process().net_connections("inet")
+    return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
 
 
 def _example(kind: type[AvfeatError]) -> AvfeatError:

@@ -54,7 +54,7 @@ def identify_weights(info: WeightsInfo) -> dict[str, Any]:
     if info.source == "published":
         return {"tag": info.tag, "sha256": info.sha256}
     # Running statistics are computed, so their last bits depend on what computes them.
-    machine = [torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()]
+    machine = torch.backends.cpu.get_cpu_capability()
     return {"seed": info.seed, "method": info.method, "machine": machine}
 
 

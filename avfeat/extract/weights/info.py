@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-RANDOM_METHOD = "calibrated-normal-v1"
+RANDOM_METHOD = "calibrated-normal-v2"
 """Name of what `avfeat.extract.weights.random` does; changed whenever its numbers change."""
 
 

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from avfeat.extract.backbones.spec import AudioInput, VisualInput
+from avfeat.extract.threads import computing_with
 
 if TYPE_CHECKING:
     from avfeat.extract.backbones.base import Backbone
@@ -28,8 +29,8 @@ _SMOOTH = 8  # side of the noise that is blown up to a picture: blobs, not stati
 def calibrate(net: nn.Module, backbone: Backbone, *, seed: int) -> None:
     """Draw all weights of a network on the CPU, in place, from a seed.
 
-    Only the function's own generator is used. The same seed gives the same bits on one machine and
-    number of threads; elsewhere the running statistics can differ by rounding.
+    Only the function's own generator is used. The same seed gives the same bits on one machine,
+    whatever the number of threads; elsewhere the running statistics can differ by rounding.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def calibrate(net: nn.Module, backbone: Backbone, *, seed: int) -> None:
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
-    with torch.no_grad():
+    with torch.no_grad(), computing_with(1):
         net(backbone.to_input(items))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

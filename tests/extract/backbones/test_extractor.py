@@ -49,7 +49,7 @@ def test_random_weights_say_so_and_follow_the_seed(items: torch.Tensor) -> None:
         "citation": None,
         "tensors": None,
         "seed": 0,
-        "method": "calibrated-normal-v1",
+        "method": "calibrated-normal-v2",
     }
     again = backbones.load("tiny", weights="random:0", device=CPU)
     other = backbones.load("tiny", weights="random:7", device=CPU)
@@ -108,7 +108,9 @@ def test_audio_without_a_front_end_gets_the_waveform_and_needs_no_published_weig
         extract = backbones.load("loudness", weights="random", device=CPU)
         rows = extract(torch.ones(3, 80))
         torch.testing.assert_close(rows, torch.full((3, 1), 80.0**0.5))
-        with pytest.raises(WeightsError, match="no published weights; use `avfeat extract --weights random`"):
+        with pytest.raises(
+            WeightsError, match="no published weights; use `avfeat extract --weights random`"
+        ):
             backbones.resolve_weights("loudness")
     finally:
         backbones.unregister("loudness")
