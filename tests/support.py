@@ -78,7 +78,7 @@ class KilledError(BaseException):
 
 
 def die_at_write(patch: pytest.MonkeyPatch, step: int) -> None:
-    """Let the store's write or move number `step`, from 0, raise `KilledError`."""
+    """Let the store's write or copy number `step`, from 0, raise `KilledError`."""
     operations = iter(range(10**6))
 
     def deadly(original: Callable[..., None]) -> Callable[..., None]:
@@ -89,5 +89,5 @@ def die_at_write(patch: pytest.MonkeyPatch, step: int) -> None:
 
         return operation
 
-    for name in ("write", "move"):
+    for name in ("write", "copy"):
         patch.setattr(Files, name, deadly(getattr(Files, name)))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import fsspec
 from avfeat.errors import ReadError, StoreError, WriteError
 
 _SCRATCH = "runs/tmp"
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 
 
 class Files:
@@ -36,8 +39,12 @@ class Files:
 
     def __init__(self, root: str | Path) -> None:
         self.url = str(root)
+        protocol = fsspec.core.split_protocol(self.url)[0]
+        self._has_buckets = protocol in _OBJECT_STORES
+        # A listing that is remembered does not show what other processes wrote since.
+        options = {"use_listings_cache": False} if self._has_buckets else {}
         try:
-            filesystem, path = fsspec.core.url_to_fs(self.url)
+            filesystem, path = fsspec.core.url_to_fs(self.url, **options)
         except (ValueError, ImportError) as error:
             raise StoreError(f"cannot open {self.url}: {error}") from error
         self._fs: Any = filesystem
@@ -53,20 +60,18 @@ class Files:
 
     def exists(self, name: str = "") -> bool:
         """Whether the file or folder is there."""
-        return bool(self._fs.exists(self.path(name)))
+        with self._failing(name):
+            return bool(self._fs.exists(self.path(name)))
 
     def is_dir(self, name: str = "") -> bool:
         """Whether `name` is a folder."""
-        return bool(self._fs.isdir(self.path(name)))
+        with self._failing(name):
+            return bool(self._fs.isdir(self.path(name)))
 
     def read(self, name: str) -> bytes:
         """Read a whole file; FileNotFoundError if it is not there, else ReadError."""
-        try:
+        with self._failing(name):
             return bytes(self._fs.cat_file(self.path(name)))
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise ReadError(f"cannot read {self.path(name)}: {error.strerror or error}") from error
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file, atomically.
@@ -76,20 +81,50 @@ class Files:
         WriteError
             Disk full, read-only or not permitted; what was there before is untouched.
         """
+        with self._failing(name, write=True):
+            if self.local is None:
+                self._make_folder(name)
+                self._fs.pipe_file(self.path(name), data)
+            else:
+                self._write_local(Path(self.path(name)), data)
+
+    def _make_folder(self, name: str) -> None:
+        # Object stores have no folders: fsspec would make the bucket that was misspelled.
+        if not self._has_buckets:
+            self._fs.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
+
+    @contextlib.contextmanager
+    def _failing(self, name: str, *, write: bool = False) -> Iterator[None]:
+        """Say what could not be read or written, and why, in avfeat's errors."""
         target = self.path(name)
         try:
-            if self.local is None:
-                self._fs.makedirs(target.rpartition("/")[0], exist_ok=True)
-                self._fs.pipe_file(target, data)
-            else:
-                self._write_local(Path(target), data)
+            yield
+        except FileNotFoundError as error:
+            if not write:
+                raise
+            bucket = self._root.partition("/")[0]
+            raise WriteError(
+                f"cannot write {target}: there is no bucket {bucket!r}; create it, or choose "
+                "another folder with --out"
+                if self._has_buckets
+                else explain(target, error)
+            ) from error
         except OSError as error:
-            raise WriteError(explain(target, error)) from error
+            if write:
+                raise WriteError(explain(target, error)) from error
+            raise ReadError(
+                f"cannot read {error.filename or target}: {error.strerror or error}"
+            ) from error
+        except Exception as error:
+            # Each remote file system has errors of its own for what is no answer, or no access.
+            if self.local is not None:
+                raise
+            text = f"cannot {'write' if write else 'read'} {target}: {error}"
+            raise (WriteError if write else ReadError)(text) from error
 
     def _write_local(self, target: Path, data: bytes) -> None:
         # Several threads, processes and machines may write to one store, each its own units.
-        scratch = Path(self.path(f"{_SCRATCH}/{uuid.uuid4().hex}"))
-        scratch.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self._new_scratch()
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with scratch.open("wb") as file:
@@ -100,25 +135,58 @@ class Files:
         finally:
             scratch.unlink(missing_ok=True)
 
-    def move(self, source: str, target: str) -> None:
-        """Rename a file within the root, replacing what is there; WriteError if it cannot be."""
-        if self.local is None:
-            self._fs.mv(self.path(source), self.path(target))
-            return
-        destination = Path(self.path(target))
+    def _new_scratch(self) -> Path:
+        scratch = Path(self.path(f"{_SCRATCH}/{uuid.uuid4().hex}"))
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        return scratch
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file within the root, atomically, replacing what is there.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no `source`.
+        WriteError
+            If it cannot be copied.
+        """
+        if not self.exists(source):
+            raise FileNotFoundError(self.path(source))
+        with self._failing(target, write=True):
+            if self.local is None:
+                self._make_folder(target)
+                self._fs.cp_file(self.path(source), self.path(target))
+            else:
+                self._copy_local(Path(self.path(source)), Path(self.path(target)))
+
+    def _copy_local(self, source: Path, target: Path) -> None:
+        scratch = self._new_scratch()
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            Path(self.path(source)).replace(destination)
-        except OSError as error:
-            raise WriteError(explain(str(destination), error)) from error
+            os.link(source, scratch)
+            scratch.replace(target)
+        except OSError:  # a file system without links, or out of space: then this fails too
+            self._write_local(target, source.read_bytes())
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two files are known to have the same bytes, without reading them."""
+        try:
+            if self.local is not None:
+                return Path(self.path(one)).samefile(self.path(other))
+            with self._failing(other):
+                tags = [self._fs.info(self.path(name)).get("ETag") for name in (one, other)]
+        except OSError:
+            return False
+        return tags[0] is not None and tags[0] == tags[1]
 
     def remove(self, name: str) -> None:
         """Delete a file or a folder with all it holds; WriteError if it is there and stays."""
-        try:
-            if self.exists(name):
+        # Where another process deletes it at the same time, parts of it are gone before.
+        with self._failing(name, write=True), contextlib.suppress(FileNotFoundError):
+            if self._fs.exists(self.path(name)):
                 self._fs.rm(self.path(name), recursive=True)
-        except OSError as error:
-            raise WriteError(explain(self.path(name), error)) from error
 
     def list(self, folder: str = "", *, depth: int | None = None) -> list[str]:
         """All files below `folder`, at any or at most `depth`, sorted, relative to the root.
@@ -132,10 +200,8 @@ class Files:
             return []
         start = len(self._root) + 1
         options = {} if self.local is None else {"on_error": "raise"}
-        try:
+        with self._failing(folder):
             found = self._fs.find(self.path(folder), maxdepth=depth, **options)
-        except OSError as error:
-            raise ReadError(f"cannot read {error.filename}: {error.strerror or error}") from error
         return sorted(str(path)[start:] for path in found)
 
     def clear_scratch(self) -> None:

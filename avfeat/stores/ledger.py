@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from avfeat.errors import IntegrityError
+from avfeat.errors import IntegrityError, StoreBusyError, StoreError, WriteError
 from avfeat.manifests import jsonfile
 from avfeat.manifests.clips import Outcome
 from avfeat.stores.files import Files, sha256
 
 FOLDER = "ledger"
 _JOURNAL = "journal"
+_ENTRY = "entry.json"
+_TRIES = 5  # of two owners of a unit that get in each other's way
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,59 +108,155 @@ def read_ledger(files: Files) -> dict[int, LedgerEntry]:
     return entries
 
 
-def commit(files: Files, entry: LedgerEntry, shards: Iterable[tuple[str, bytes]]) -> LedgerEntry:
-    """Commit a unit: its shards one by one, then its ledger entry.
+def read_entry(files: Files, unit: int) -> LedgerEntry | None:
+    """Read the ledger entry of a unit; None if it is gone or damaged."""
+    name = ledger_name(unit)
+    try:
+        return LedgerEntry.from_bytes(files.read(name), f"{files}/{name}")
+    except (FileNotFoundError, IntegrityError):
+        return None
 
-    A unit that was committed before (its media came later, or failed clips were retried) must not
-    be without its old rows at any instant: the new files are first laid down in a journal, whose
-    last file, the new entry, is the commit; then they are moved into place, by a later run if this
-    one is killed.
+
+def commit(
+    files: Files,
+    entry: LedgerEntry,
+    shards: Iterable[tuple[str, bytes]],
+    *,
+    check: Callable[[], None] = lambda: None,
+) -> LedgerEntry:
+    """Commit a unit: lay its shards and its entry down in a journal, then copy them into place.
+
+    The journal's last file, the entry, makes it complete; a later run carries a complete journal
+    out if this one is killed. So a unit that was committed before (its media came later, or failed
+    clips were retried) never loses its rows. A unit may have two owners (a worker that was thought
+    lost works on): each has a journal of its own, and drops it when what is in place is whole,
+    whoever put it there. The one that writes last sees what stays, so the unit ends whole.
+
+    Parameters
+    ----------
+    files, entry, shards
+        The store; the entry but for the shards' digests; file names and contents.
+    check
+        Called when all is laid down and nothing in place is touched yet; raises to give up.
 
     Returns
     -------
     LedgerEntry
-        `entry` with the shards' digests.
+        What is in place: `entry` with the shards' digests, or that of another owner.
+
+    Raises
+    ------
+    StoreBusyError
+        If another owner of the unit, or another run, is in the way.
     """
-    rewriting = files.exists(entry.name)
-    folder = f"{_JOURNAL}/{entry.unit:06d}"
-    if rewriting:
-        files.remove(folder)
     digests = {}
-    for name, data in shards:
-        files.write(f"{folder}/{name}" if rewriting else name, data)
-        digests[name] = sha256(data)
-    entry = dataclasses.replace(entry, files=digests)
-    files.write(f"{folder}/entry.json" if rewriting else entry.name, entry.to_bytes())
-    if rewriting:
-        _apply(files, folder)
-    return entry
+    folder = f"{_JOURNAL}/{entry.unit:06d}-{_state(files, entry.name)}-{uuid.uuid4().hex}"
+    try:
+        for name, data in shards:
+            files.write(f"{folder}/{name}", data)
+            digests[name] = sha256(data)
+        entry = dataclasses.replace(entry, files=digests)
+        check()
+        files.write(f"{folder}/{_ENTRY}", entry.to_bytes())
+    except Exception:
+        with contextlib.suppress(StoreError, WriteError):
+            _discard(files, folder)
+        raise
+    return _apply(files, folder, entry, list(digests))
 
 
 def recover(files: Files) -> None:
-    """Finish or discard what a killed run left in hand."""
+    """Finish or discard what a killed run left in hand.
+
+    Raises
+    ------
+    IntegrityError
+        If the entry of a journal was changed.
+    """
     files.clear_scratch()
     for folder in sorted({"/".join(name.split("/")[:2]) for name in files.list(_JOURNAL)}):
-        if files.exists(f"{folder}/entry.json"):
-            _apply(files, folder)
-        else:
-            files.remove(folder)
+        name = f"{folder}/{_ENTRY}"
+        if files.exists(name):
+            entry = LedgerEntry.from_bytes(files.read(name), f"{files}/{name}")
+            # Shards may be in place already: deleting a journal may have been cut short.
+            inside = [shard for shard in entry.files if files.exists(f"{folder}/{shard}")]
+            sound = all(
+                _digest(files, f"{folder}/{shard}" if shard in inside else shard) == digest
+                for shard, digest in entry.files.items()
+            )
+            if sound and not _superseded(files, folder, entry):
+                _apply(files, folder, entry, inside)
+        _discard(files, folder)
     files.remove(_JOURNAL)
 
 
 def has_journal(files: Files) -> bool:
-    """Whether a killed run left a unit half moved into place; the next run finishes it."""
+    """Whether a killed run left a unit half copied into place; the next run finishes it."""
     return bool(files.list(_JOURNAL))
 
 
-def _apply(files: Files, folder: str) -> None:
-    data = files.read(f"{folder}/entry.json")
-    entry = LedgerEntry.from_bytes(data, f"{files}/{folder}/entry.json")
-    for name in entry.files:
-        if files.exists(f"{folder}/{name}"):
-            files.move(f"{folder}/{name}", name)
-    if files.exists(entry.name):
-        old = LedgerEntry.from_bytes(files.read(entry.name), f"{files}/{entry.name}")
-        for name in old.files.keys() - entry.files.keys():
+def _apply(files: Files, folder: str, entry: LedgerEntry, shards: Iterable[str]) -> LedgerEntry:
+    """Copy a complete journal into place and drop it; return the entry that is there then."""
+    busy = StoreBusyError(
+        f"unit {entry.unit} of {files} is written by another process too; wait for it, or stop it, "
+        "and run the same command again"
+    )
+    for _ in range(_TRIES):
+        old = read_entry(files, entry.unit)
+        try:
+            for name in shards:
+                files.copy(f"{folder}/{name}", name)
+        except FileNotFoundError:  # a run that took over dealt with the journal
+            whole = _whole(files, entry.unit)
+            if whole is None:
+                raise busy from None
+            return whole
+        files.write(entry.name, entry.to_bytes())
+        for name in (old.files.keys() if old else set()) - entry.files.keys():
             files.remove(name)
-    files.write(entry.name, data)
+        whole = _whole(files, entry.unit, folder, entry)
+        if whole is not None:
+            _discard(files, folder)
+            return whole
+    raise busy
+
+
+def _discard(files: Files, folder: str) -> None:
+    files.remove(f"{folder}/{_ENTRY}")  # first: without it the journal counts for nothing
     files.remove(folder)
+
+
+def _state(files: Files, name: str) -> str:
+    """What a journal's name says of the entry that it replaces."""
+    digest = _digest(files, name)
+    return "new" if digest is None else digest[:16]
+
+
+def _superseded(files: Files, folder: str, entry: LedgerEntry) -> bool:
+    """Whether the unit was committed by another owner since the journal was begun."""
+    _, *begun = folder.removeprefix(f"{_JOURNAL}/").split("-")
+    if not begun or not files.exists(entry.name):
+        return False
+    known = (begun[0], sha256(entry.to_bytes())[:16])
+    return _state(files, entry.name) not in known and _whole(files, entry.unit) is not None
+
+
+def _whole(
+    files: Files, unit: int, folder: str = "", mine: LedgerEntry | None = None
+) -> LedgerEntry | None:
+    """The ledger entry that is there if every shard has the digest it lists."""
+    entry = read_entry(files, unit)
+    if entry is None:
+        return None
+    for shard, digest in entry.files.items():
+        copied = entry == mine and files.same(f"{folder}/{shard}", shard)
+        if not copied and _digest(files, shard) != digest:
+            return None
+    return entry
+
+
+def _digest(files: Files, name: str) -> str | None:
+    try:
+        return sha256(files.read(name))
+    except FileNotFoundError:
+        return None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from avfeat.manifests.clips import WITH_ROWS, Outcome
 from avfeat.manifests.store import Layout
+from avfeat.stores import fence
 from avfeat.stores.arrays import encode_lengths, encode_unit_block
 from avfeat.stores.files import Files
 from avfeat.stores.ledger import LedgerEntry, commit
@@ -32,6 +33,8 @@ class UnitWriter:
         Number of the unit.
     clips
         Clip id and outcome so far of each clip of the unit, in order.
+    run
+        Id of the run that the unit belongs to; `commit` refuses when that run is over.
     """
 
     url: str
@@ -39,6 +42,7 @@ class UnitWriter:
     fingerprint: str
     unit: int
     clips: tuple[tuple[str, Outcome], ...]
+    run: str
 
     def rows(self) -> UnitRows:
         """Start collecting the unit's rows; those it already holds are there from the start.
@@ -75,19 +79,29 @@ class UnitWriter:
         outcomes
             Position in the unit to outcome, for the clips that were settled now.
 
+        Returns
+        -------
+        LedgerEntry
+            What was committed; that of another owner of the unit if that came later.
+
         Raises
         ------
         WriteError
-            If the store cannot be written; the unit is then as it was before.
+            If the store cannot be written; the unit is then as it was before, or the next run
+            finishes it.
+        StoreBusyError
+            If the run is over, or another one has taken over.
         """
         clips = tuple(
             (clip_id, outcomes.get(position, outcome))
             for position, (clip_id, outcome) in enumerate(self.clips)
         )
+        files = Files(self.url)
         return commit(
-            Files(self.url),
+            files,
             LedgerEntry(self.unit, self.fingerprint, clips, files={}),
             self._shards(rows),
+            check=lambda: fence.check(files, self.run),
         )
 
     def _shards(self, rows: UnitRows) -> Iterator[tuple[str, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Collection
 from typing import Any
@@ -17,9 +18,16 @@ from avfeat.errors import (
 from avfeat.manifests.clips import Clip, ClipManifest, Outcome, count_statuses, to_table
 from avfeat.manifests.recipe import Recipe
 from avfeat.manifests.store import Layout, StoreManifest
+from avfeat.stores import fence
 from avfeat.stores.arrays import GROUP, metadata_files, plan_layout
 from avfeat.stores.files import Files, explain, sha256
-from avfeat.stores.ledger import LedgerEntry, ledger_name, read_ledger, recover
+from avfeat.stores.ledger import (
+    LedgerEntry,
+    ledger_name,
+    read_entry,
+    read_ledger,
+    recover,
+)
 from avfeat.stores.resume import check_content, check_recipe, merge_clips
 from avfeat.stores.state import (
     CLIPS,
@@ -91,6 +99,8 @@ class StoreWriter:
         self._lost: set[int] = set()
         self._metadata: dict[str, bytes] = {}
         self._at_rest = True
+        self._run: str | None = None
+        self._units: set[int] = set()
         self._lock: filelock.FileLock | None = None
 
     def __enter__(self) -> StoreWriter:
@@ -188,6 +198,7 @@ class StoreWriter:
         peek(self.files)
         self._acquire()
         try:
+            fence.withdraw(self.files)  # workers of an earlier run may still be at work
             recover(self.files)
             self.prepare()
         except BaseException:
@@ -217,7 +228,11 @@ class StoreWriter:
             raise WriteError(explain(str(self.files), error)) from error
 
     def close(self) -> None:
-        """Release the lock."""
+        """Refuse what workers may still commit, and release the lock."""
+        if self._run is not None:
+            self._run = None
+            with contextlib.suppress(WriteError):  # the next run does it
+                fence.withdraw(self.files)
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -268,12 +283,15 @@ class StoreWriter:
     def unit(self, unit: int) -> UnitWriter:
         """Return what writes `unit`; from now on the manifest says that the store changes."""
         self._leave_rest()
+        if self._run is None:
+            self._run = fence.claim(self.files)
+        self._units.add(unit)
         clips = tuple(
             (self.clips[index].id, self.outcomes[index]) for index in self.layout.unit_range(unit)
         )
         # Workers may have another working folder.
         url = str(self.files.local or self.files.url)
-        return UnitWriter(url, self.layout, self.recipe.fingerprint, unit, clips)
+        return UnitWriter(url, self.layout, self.recipe.fingerprint, unit, clips, self._run)
 
     def adopt(self, entry: LedgerEntry) -> None:
         """Take note of a unit that was committed."""
@@ -285,6 +303,16 @@ class StoreWriter:
 
     def finish(self) -> None:
         """Bring clips.parquet and manifest.json up to date with the ledger."""
+        if self._run is not None:
+            fence.withdraw(self.files)
+            self._run = None
+            recover(self.files)  # what a worker that died left half in place
+        # A unit that two workers did may have been committed again after it was adopted.
+        for unit in sorted(self._units):
+            entry = read_entry(self.files, unit)
+            if entry is not None and entry != self._ledger.get(unit):
+                self.adopt(entry)
+        self._units.clear()
         clips = self._clips_file()
         self._write_if_changed(CLIPS, clips)
         self._write_manifest(clips, at_rest=True)

@@ -351,8 +351,11 @@ def test_files_of_any_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root
     assert files.list() == ["top", "x/y.txt", "x/y/z"]
     assert files.list("x") == ["x/y.txt", "x/y/z"]
     assert files.list(depth=2) == ["top", "x/y.txt"]
-    files.move("top", "x/y/z")
-    assert files.read("x/y/z") == b"3"
+    files.copy("top", "x/y/z")
+    assert files.read("x/y/z") == files.read("top") == b"3"
+    files.remove("top")
+    with pytest.raises(FileNotFoundError):
+        files.copy("top", "x/y/z")
     files.remove("x/y")
     files.remove("never/was")
     assert files.list() == ["x/y.txt"]
