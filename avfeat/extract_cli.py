@@ -161,7 +161,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
       avfeat extract -b senet154 -d llp --scheduler tcp://head:8786 -o s3://lab/features
     \b
     Exit codes: 0 done; 1 crash; 2 wrong use or refused; 3 done, but clips failed;
-    130/143 interrupted after the unit in hand.
+    130/143 interrupted after the unit in hand (of a cluster: those in hand).
     """
     from avfeat import datasets, render
     from avfeat.extract import session
