@@ -109,6 +109,7 @@ def _seconds(
             [name],
             media,
             unit_clips=1,
+            processes=workers,
             decoders=max(1, (os.cpu_count() or 1) // 2 // workers),
         )
         run(plan, commits)

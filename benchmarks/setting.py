@@ -109,6 +109,7 @@ class Setting:
         precision: str = "fp32",
         unit_clips: int | None = None,
         decoders: int | None = None,
+        processes: int = 1,
     ) -> Plan:
         """Plan an extraction into fresh stores, closed with the stack; random weights."""
         manifest = session.load_manifest("folder", data=media, annotations=None)
@@ -120,6 +121,7 @@ class Setting:
             sampling="avvp",
             decoders=decoders or max(1, (os.cpu_count() or 1) // 2),
             unit_clips=unit_clips,
+            processes=processes,
             isolate=not self.quick,  # each process takes half a second to start
         )
         chosen = session.choose(names, dataset="llp", device=settings.device)
