@@ -265,7 +265,11 @@ def local(workers: int, *, gpus: Sequence[int] = ()) -> Iterator[Client]:
     }
     with (
         dask.config.set(
-            {"distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "error"}}
+            {
+                "distributed.nanny.pre-spawn-environ": {"DASK_LOGGING__DISTRIBUTED": "error"},
+                # A worker that is slow to come back, on a busy machine, is not given up.
+                "distributed.deploy.lost-worker-timeout": "1 day",
+            }
         ),
         SpecCluster(
             workers=spec,
