@@ -27,9 +27,7 @@ def check_store(
     spec = backbone.spec
     clip = _make_clip(spec, folder / "media")
     manifest = session.load_manifest("folder", data=clip.parent, annotations=None)
-    settings = Settings(
-        out=str(folder / "features"), device=device, engine="torch", sampling=_RULE
-    )
+    settings = Settings(out=str(folder / "features"), device=device, engine="torch", sampling=_RULE)
     with session.open_plan(manifest, [backbone], settings, weights=weights) as plan:
         (task,) = plan.tasks
         report = session.execute(plan)
