@@ -19,7 +19,7 @@ from avfeat.stores.files import Files
 from avfeat.stores.verify import verify
 
 BACKBONES = "tiny_image,tiny_map"
-OPTIONS = ("--unit-clips", 3)
+OPTIONS = ("--unit-clips", 3, "--threads", 1)
 
 
 @pytest.fixture(scope="module")
