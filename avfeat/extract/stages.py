@@ -6,8 +6,8 @@ import contextlib
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -101,27 +101,27 @@ class Channel(Generic[T]):
         raise CancelledError
 
 
-class _Thread(AbstractContextManager[Any]):
-    """A thread whose error is raised where its results are used."""
+class _Thread(ABC):
+    """A thread at one end of a channel, whose error is raised at the other end."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, channel: Channel[Any]) -> None:
         self.error: BaseException | None = None
+        self._channel = channel
         self._thread = threading.Thread(target=self._guarded, name=f"avfeat-{name}", daemon=True)
 
     def _guarded(self) -> None:
+        # In either case nobody at the other end must wait for what will not come.
         try:
             self._run()
         except CancelledError:
-            self._failed()  # who puts into it must not wait for room that nobody makes
+            self._channel.cancelled.set()
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits for it
             self.error = error
-            self._failed()
+            self._channel.cancelled.set()
 
+    @abstractmethod
     def _run(self) -> None:
-        raise NotImplementedError
-
-    def _failed(self) -> None:
-        raise NotImplementedError
+        """Do what the thread is for."""
 
 
 class Ahead(_Thread, Generic[T]):
@@ -149,9 +149,8 @@ class Ahead(_Thread, Generic[T]):
         downstream: Figures,
         cancelled: threading.Event,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, Channel[T | None](depth, cancelled=cancelled))
         self._items = items
-        self._channel: Channel[T | None] = Channel(depth, cancelled=cancelled)
         self._figures = figures
         self._downstream = downstream
 
@@ -188,9 +187,6 @@ class Ahead(_Thread, Generic[T]):
             if close is not None:
                 close()
 
-    def _failed(self) -> None:
-        self._channel.cancelled.set()
-
 
 class Behind(_Thread, Generic[T]):
     """Does something with each item in a thread of its own, up to `depth` items behind.
@@ -215,9 +211,8 @@ class Behind(_Thread, Generic[T]):
         figures: Figures,
         upstream: Figures | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, Channel[T | None](depth))
         self._work = work
-        self._channel: Channel[T | None] = Channel(depth)
         self._figures = figures
         self._upstream = upstream
 
@@ -259,6 +254,3 @@ class Behind(_Thread, Generic[T]):
             started = time.perf_counter()
             self._work(item)
             self._figures.busy += time.perf_counter() - started
-
-    def _failed(self) -> None:
-        self._channel.cancelled.set()
