@@ -9,7 +9,6 @@ month, as after an update, go when another of the same backbone comes.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino
 
 from avfeat import config, download
@@ -132,10 +130,12 @@ def _read(place: Place) -> openvino.Model | None:
 
 
 def _checked(path: Path, digests: dict[str, str]) -> openvino.Model:
-    """Read files and hash them; the bytes that were hashed are those that are used."""
-    data = {}
+    """Read files that have these hashes.
+
+    The weights stay in the file, which is mapped: compiled networks hold on to them beside a copy
+    in their own order, and so the first costs no memory that somebody else needs.
+    """
     for name in (_GRAPH, _WEIGHTS):
-        data[name] = np.fromfile(path / name, dtype=np.uint8)
-        if hashlib.sha256(data[name].data).hexdigest() != digests[name]:
+        if download.sha256_file(path / name) != digests[name]:
             raise IntegrityError(f"{path / name} is damaged")
-    return core().read_model(data[_GRAPH].tobytes(), openvino.Tensor(data[_WEIGHTS]))
+    return core().read_model(path / _GRAPH)
