@@ -42,7 +42,7 @@ parity: install $(STAMP_PARITY)
 	  tests/extract/backbones/test_parity_inputs.py tests/extract/backbones/test_parity_flow.py \
 	  tests/extract/backbones/test_published_layouts.py \
 	  tests/extract/backbones/test_parity_engines.py
-	$(BIN)/python tests/parity/table.py $(RECORD) docs/parity.md
+	PYTHONPATH=. $(BIN)/python tests/parity/table.py $(RECORD) docs/parity.md
 
 $(STAMP_PARITY): tests/parity/requirements.txt
 	@$(PYTHON_PARITY) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' \

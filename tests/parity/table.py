@@ -7,11 +7,12 @@ comments each.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.report import between
 
 Record = dict[str, Any]
 
@@ -122,19 +123,6 @@ def flow(records: Iterable[Record]) -> str:
     ]
     heads = ["pictures", "motion", "left out", "torch - OpenCV", "OpenCV - OpenCV", "errors"]
     return _table(heads, rows)
-
-
-def between(text: str, name: str, table: str) -> str:
-    """Put a table between ``<!-- name: begin … -->`` and ``<!-- name: end -->``.
-
-    >>> between("a\\n<!-- t: begin (x) -->\\nold\\n<!-- t: end -->\\nb", "t", "new")
-    'a\\n<!-- t: begin (x) -->\\n\\nnew\\n\\n<!-- t: end -->\\nb'
-    """
-    pattern = rf"(<!-- {name}: begin[^>]*-->\n).*?(<!-- {name}: end -->)"
-    found, n = re.subn(pattern, lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text, flags=re.DOTALL)
-    if n != 1:
-        raise SystemExit(f"{n} places for the table of {name} instead of one")
-    return found
 
 
 def _of_kind(records: Iterable[Record], kind: str) -> list[Record]:
