@@ -181,6 +181,25 @@ class ClusterError(AvfeatError):
     exit_code = 1
 
 
+class FeaturesError(AvfeatError, ValueError):
+    """Features or labels that cannot be scored or trained on: NaN, or shapes that do not fit."""
+
+    kind = "features"
+    exit_code = 2
+
+
+class CollocationError(UsageError):
+    """Stores that cannot be compared: of different clips or recipes, or none of a modality."""
+
+    kind = "collocation"
+
+
+class TrainingError(AvfeatError):
+    """A training that came to nothing: its probabilities are no numbers any more."""
+
+    kind = "training"
+
+
 class WriteError(AvfeatError, OSError):
     """The store could not be written: disk full, no permission, read-only."""
 

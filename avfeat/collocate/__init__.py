@@ -1,0 +1,1 @@
+"""Which backbones belong together: scores of stored features, and task models trained on them."""

@@ -1,0 +1,83 @@
+"""Features by the second: the rows of a store, averaged over each second of a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avfeat.errors import FeaturesError
+from avfeat.stores.reader import FeatureStore
+
+
+def segment_count(stores: Sequence[FeatureStore], clips: Sequence[str]) -> int:
+    """Return how many whole seconds every clip has.
+
+    Raises
+    ------
+    FeaturesError
+        If clips differ: segments of one length are compared, as in LLP and AVE.
+    """
+    lengths = {round(stores[0].clip(clip_id).seconds): clip_id for clip_id in clips}
+    if len(lengths) > 1:
+        parts = ", ".join(f"{clip_id} has {seconds} s" for seconds, clip_id in lengths.items())
+        raise FeaturesError(f"clips of one length are compared, but {parts}")
+    return next(iter(lengths))
+
+
+def by_second(
+    rows: NDArray[np.float32], times: NDArray[np.float64], segments: int
+) -> NDArray[np.float32]:
+    """Average the rows of each second.
+
+    Parameters
+    ----------
+    rows, times
+        float32 [n, d], and seconds in the clip [n], ascending.
+    segments
+        Seconds of the clip.
+
+    Returns
+    -------
+    ndarray
+        float32 [segments, d]. A second that no row lies in, as the last one of a clip that ends
+        early, has the row nearest to its middle.
+    """
+    second = np.clip(times.astype(np.int64), 0, segments - 1)
+    if len(rows) == segments and np.array_equal(second, np.arange(segments)):
+        return rows
+    found = np.empty((segments, rows.shape[1]), dtype=np.float32)
+    starts = np.searchsorted(second, np.arange(segments + 1))
+    for number, (first, last) in enumerate(pairwise(starts.tolist())):
+        if first == last:
+            found[number] = rows[np.abs(times - (number + 0.5)).argmin()]
+        else:
+            found[number] = rows[first:last].mean(axis=0, dtype=np.float64)
+    return found
+
+
+def read_clip(store: FeatureStore, clip_id: str, segments: int) -> NDArray[np.float32]:
+    """Read a clip's features by the second, float32 [segments, d].
+
+    Raises
+    ------
+    FeaturesError
+        If a value is infinite.
+    IntegrityError
+        If stored bytes are damaged.
+    """
+    rows = store[clip_id]
+    if not np.isfinite(rows).all():
+        raise FeaturesError(f"{store.url}: clip {clip_id} has values that are no numbers")
+    return by_second(rows, store.times(clip_id), segments)
+
+
+def blocks(
+    store: FeatureStore, clips: Sequence[str], segments: int, *, size: int = 64
+) -> Iterator[NDArray[np.float32]]:
+    """Read clips in order, float32 [k, segments, d] with k up to `size`; holds one block."""
+    for first in range(0, len(clips), size):
+        part = clips[first : first + size]
+        yield np.stack([read_clip(store, clip_id, segments) for clip_id in part])
