@@ -94,7 +94,7 @@ def test_what_is_undefined_is_none() -> None:
     event, background = np.full((2, 10), 3), np.full((2, 10), 28)
     assert avel.score(event, event).non_ave == avel.FScore(None, None, None)
     assert avel.score(event, event).ave == avel.FScore(100.0, 100.0, 100.0)
-    # P002 prints "-" for the precision of what is never predicted; recall and F1 are 0 there.
+    # The paper prints "-" for the precision of what is never predicted; recall and F1 are 0 there.
     assert avel.score(event, background).non_ave == avel.FScore(0.0, 0.0, None)
     assert avel.score(event, background).ave == avel.FScore(0.0, None, 0.0)
     assert avel.score(background, background).ave == avel.FScore(None, None, None)
