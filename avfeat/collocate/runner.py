@@ -1,0 +1,126 @@
+"""Running trainings: those in the log are not repeated, the others run here or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from avfeat.collocate.corpus import Corpus
+from avfeat.collocate.train import Fit
+from avfeat.collocate.training import Log, Record, Training, train
+from avfeat.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+Listener = Callable[[Training, Record], None]
+
+
+class Runner:
+    """Runs trainings of one corpus.
+
+    Parameters
+    ----------
+    corpus
+        The clips.
+    log
+        Where records are kept and looked up.
+    client
+        Of a Dask cluster whose workers see the stores by the same paths; None to train here. Each
+        worker reads features once and keeps them for its next training.
+    listener
+        Told of every training that ended, and of those found in the log.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        log: Log,
+        *,
+        client: Client | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.corpus = corpus
+        self._log = log
+        self._client = client
+        self._listener = listener or (lambda training, record: None)
+        # Where paused trainings are: here, or on the worker that has them.
+        self._paused: dict[str, Fit | Future[Any]] = {}
+
+    def run(
+        self, trainings: Sequence[Training], *, going_on: Sequence[Training] | None = None
+    ) -> list[Record]:
+        """Return the records of trainings, in their order.
+
+        Parameters
+        ----------
+        going_on
+            For each, the same training paused earlier, from where it goes on.
+
+        Raises
+        ------
+        ClusterError
+            A training was given up, as the workers that had it died; the others are in the log.
+        """
+        keys = [training.key(self.corpus) for training in trainings]
+        before = [one.key(self.corpus) for one in going_on or ()]
+        records = {key: record for key in keys if (record := self._log.find(key)) is not None}
+        for training, key in zip(trainings, keys, strict=True):
+            if key in records:
+                self._listener(training, records[key])
+        todo = [number for number, key in enumerate(keys) if key not in records]
+        run = self._here if self._client is None else self._there
+        jobs = [(trainings[n], keys[n], before[n] if before else None) for n in todo]
+        for training, key, record in run(jobs):
+            self._log.keep(record)
+            records[key] = record
+            self._listener(training, record)
+        return [records[key] for key in keys]
+
+    def _here(
+        self, jobs: Sequence[tuple[Training, str, str | None]]
+    ) -> Iterator[tuple[Training, str, Record]]:
+        for training, key, before in jobs:
+            paused = self._paused.pop(before, None) if before else None
+            record, found = train(training, self.corpus, resume=paused)  # type: ignore[arg-type]
+            if found.checkpoint is not None:
+                self._paused[key] = found
+            yield training, key, record
+
+    def _there(
+        self, jobs: Sequence[tuple[Training, str, str | None]]
+    ) -> Iterator[tuple[Training, str, Record]]:
+        from distributed import as_completed
+        from distributed.scheduler import KilledWorker
+
+        assert self._client is not None
+        client = self._client
+        (corpus,) = client.scatter([self.corpus], broadcast=True)
+        waiting: dict[Future[Any], tuple[Training, str]] = {}
+        for training, key, before in jobs:
+            paused = self._paused.pop(before, None) if before else None
+            # A network stays on its worker; only the record comes back.
+            both = client.submit(train, training, corpus, resume=paused, pure=False)
+            if training.until is not None:
+                self._paused[key] = client.submit(_second, both, pure=False)
+            waiting[client.submit(_first, both, pure=False)] = (training, key)
+        lost = []
+        for future in as_completed(list(waiting)):
+            training, key = waiting[future]
+            try:
+                yield training, key, future.result()
+            except KilledWorker:
+                lost.append(" x ".join(training.pair))
+        if lost:
+            raise ClusterError(
+                f"trainings were given up, as the workers that had them died: {', '.join(lost)}; "
+                "the same command goes on from the others"
+            )
+
+
+def _first(both: tuple[Record, Fit]) -> Record:
+    return both[0]
+
+
+def _second(both: tuple[Record, Fit]) -> Fit:
+    return both[1]

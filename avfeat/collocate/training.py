@@ -1,0 +1,139 @@
+"""One training of the task model on one pair: what it is, its record, and the log of records.
+
+A record is one small JSON file, named by a hash over everything that the training depends on, and
+written whole when it ends. So a search that was stopped finds what it did before.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from avfeat.collocate.corpus import Corpus, Source
+from avfeat.collocate.train import Epoch, Fit, Hyper, evaluate, fit
+from avfeat.errors import IntegrityError
+from avfeat.manifests.jsonfile import digest, seal, unseal
+from avfeat.stores.files import Files
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """A pair of backbones, how the task model is trained on it, and what it is judged by.
+
+    Attributes
+    ----------
+    audio, visual, motion
+        Stores; `motion` None without 3-D branch.
+    train, val
+        Splits to train on and to choose the epoch with.
+    test
+        Split to judge the chosen epoch by; None for `val`'s own score.
+    hyper
+        Hyper-parameters, seed included.
+    until
+        Epochs after which it pauses; None for all.
+    """
+
+    audio: Source
+    visual: Source
+    motion: Source | None
+    train: str
+    val: str
+    test: str | None
+    hyper: Hyper
+    until: int | None = None
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """Names of the audio and the visual backbone."""
+        return self.audio.name, self.visual.name
+
+    def key(self, corpus: Corpus) -> str:
+        """Hash over all that the result depends on."""
+        splits = {self.train, self.val, *([self.test] if self.test else [])}
+        described = dataclasses.asdict(self)
+        for stream in ("audio", "visual", "motion"):
+            if described[stream] is not None:
+                del described[stream]["url"]  # a store may move
+        described["clips"] = {
+            split: digest([dataclasses.asdict(clip) for clip in corpus.splits[split]])
+            for split in sorted(splits)
+        }
+        described["torch"] = torch.__version__
+        return digest(described)
+
+
+def train(
+    training: Training,
+    corpus: Corpus,
+    *,
+    resume: Fit | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> tuple[Record, Fit]:
+    """Run a training, or go on with one that paused.
+
+    Returns
+    -------
+    record
+        Plain data: the training, its curve, scores in percent and seconds.
+    fit
+        To go on from, if it paused.
+    """
+    streams = (training.audio, training.visual, training.motion)
+    learnt, chosen = (corpus.arrays(*streams, split) for split in (training.train, training.val))
+    found = fit(
+        learnt, chosen, training.hyper, until=training.until, resume=resume, on_epoch=on_epoch
+    )
+    scores = found.best.scores
+    if training.test is not None:
+        scores = evaluate(found.network(), corpus.arrays(*streams, training.test))
+    record = {
+        "key": training.key(corpus),
+        "pair": list(training.pair),
+        "motion": training.motion and training.motion.name,
+        "splits": {"train": training.train, "val": training.val, "test": training.test},
+        "hyper": dataclasses.asdict(training.hyper),
+        "until": training.until,
+        "scores": scores.to_dict(),
+        "best_epoch": found.best.number,
+        "curve": [
+            {
+                "epoch": epoch.number,
+                "loss": epoch.loss,
+                "type_av": epoch.scores.segment.type_av,
+                "seconds": epoch.seconds,
+            }
+            for epoch in found.curve
+        ],
+        "seconds": found.seconds,
+    }
+    return record, found
+
+
+class Log:
+    """The records below a folder or URL."""
+
+    def __init__(self, url: str) -> None:
+        self._files = Files(url)
+
+    def find(self, key: str) -> Record | None:
+        """Return a training's record; None if there is none, or it is damaged."""
+        try:
+            record = unseal(self._files.read(self._name(key)), key)
+            return record if record.get("key") == key else None
+        except (FileNotFoundError, IntegrityError):
+            return None
+
+    def keep(self, record: Record) -> None:
+        """Write a training's record."""
+        self._files.write(self._name(record["key"]), seal(record))
+
+    @staticmethod
+    def _name(key: str) -> str:
+        return f"trainings/{key[:32]}.json"
