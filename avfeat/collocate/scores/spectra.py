@@ -1,0 +1,201 @@
+"""Leading left singular vectors of a feature matrix, through its Gram matrix.
+
+The d x n matrix F of features as columns and its d x d Gram matrix F F^T have the same left
+singular vectors; its singular values are the roots of the Gram matrix's eigenvalues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh
+
+from avfeat.collocate.scores.moments import Moments
+from avfeat.collocate.scores.result import Score
+from avfeat.words import counted
+
+Float64s = NDArray[np.float64]
+
+# A resample's leading vectors are sought among this many more than are asked for.
+_SPARE = 3
+_LEAST_SPARE = 32
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Resampled:
+    """Moments of G disjoint groups of clips, within the span of m vectors.
+
+    Attributes
+    ----------
+    counts
+        Rows of each group, float64 [G].
+    means
+        Projected mean of each group, less that of all rows where those are centred; float64 [G, m].
+    seconds
+        Projected second moments about the same origin, float64 [G, m, m].
+    """
+
+    counts: Float64s
+    means: Float64s
+    seconds: Float64s
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Spectrum:
+    """Leading singular values and left singular vectors of a feature matrix.
+
+    Attributes
+    ----------
+    k
+        Vectors that were asked for; a few more are kept.
+    values
+        Squared singular values, descending, float64 [m].
+    vectors
+        Left singular vectors, float64 [d, m], of arbitrary sign.
+    energy
+        The sum of all d squared singular values.
+    clips
+        Independent observations: clips, not segments.
+    centred
+        Of the features less their mean.
+    noise
+        Squared singular values up to this may be rounding.
+    groups
+        What a bootstrap over groups of clips needs; None if no groups were given.
+    reason
+        Why there are no k vectors, or empty. No arrays then.
+    """
+
+    k: int
+    values: Float64s
+    vectors: Float64s
+    energy: float
+    clips: int
+    centred: bool
+    noise: float
+    groups: Resampled | None = None
+    reason: str = ""
+
+    @property
+    def threshold(self) -> float:
+        """Relative gap below which a sample does not determine a vector: sqrt(2 / clips).
+
+        North's rule of thumb: an eigenvalue's relative sampling error is sqrt(2 / N), and where
+        neighbours are closer than that, the sample's vectors are mixtures of both (North, Bell,
+        Cahalan, Moeng: Sampling errors in the estimation of empirical orthogonal functions, Monthly
+        Weather Review 1982).
+        """
+        return float(np.sqrt(2 / self.clips))
+
+    @property
+    def gaps(self) -> Float64s:
+        """Distance of each squared singular value to its nearest neighbour, relative to itself.
+
+        float64 [k]; 0 for those that may be rounding.
+        """
+        values = np.maximum(self.values, 0.0)
+        # More than k are kept, unless there are no more.
+        steps = np.concatenate([[np.inf], values[:-1] - values[1:], [np.inf]])
+        nearest = np.minimum(steps[:-1], steps[1:])[: self.k]
+        heads = values[: self.k]
+        real = heads > self.noise
+        gaps = np.divide(nearest, heads, out=np.zeros_like(heads), where=real)
+        # A one-dimensional space has one vector and no neighbours.
+        capped: Float64s = np.minimum(gaps, 1.0)
+        return capped
+
+    def energy_ratio(self, first: int = 1) -> Score:
+        """Share of the spectral energy in the `first` largest singular values, in (0, 1].
+
+        BSP (Chen, Wang, Long, Wang: Transferability vs. discriminability, ICML 2019) finds that
+        features whose first singular values dominate transfer well and discriminate badly, and
+        penalises the squares of the k largest, k = 1. Over the sum of all squares these compare
+        across backbones of any scale and width.
+        """
+        if self.reason:
+            return Score.not_applicable(self.reason)
+        if not 1 <= first <= self.k:
+            return Score.not_applicable(f"{first} singular values of {self.k} that are known")
+        return Score(float(np.clip(self.values[:first], 0, None).sum() / self.energy))
+
+
+def spectrum(
+    moments: Moments, *, k: int, clips: int, centred: bool, groups: Iterable[Moments] = ()
+) -> Spectrum:
+    """Find the leading left singular vectors of the features that moments were taken of.
+
+    Parameters
+    ----------
+    moments
+        Of all rows.
+    k
+        Vectors that will be compared, at least 1.
+    clips
+        Clips that the rows come from; their segments are not independent.
+    centred
+        Take the mean off; without that the first vector of non-negative features is nearly the
+        direction of their mean.
+    groups
+        Moments of disjoint groups of whole clips that together are all rows, for a bootstrap over
+        clips: 10 to 20 groups, clips dealt out in turn. They are read one at a time.
+    """
+    reason = _reason(moments, k, clips, centred)
+    if reason:
+        none = np.zeros(0)
+        return Spectrum(
+            k=k,
+            values=none,
+            vectors=np.zeros((moments.dim, 0)),
+            energy=moments.energy(centred=centred),
+            clips=clips,
+            centred=centred,
+            noise=0.0,
+            reason=reason,
+        )
+    kept = min(moments.dim, k + max(_SPARE * k, _LEAST_SPARE))
+    values, vectors = eigh(
+        moments.second(centred=centred),
+        subset_by_index=[moments.dim - kept, moments.dim - 1],
+        overwrite_a=not centred,
+        check_finite=False,
+    )
+    vectors = np.ascontiguousarray(vectors[:, ::-1])
+    return Spectrum(
+        k=k,
+        values=values[::-1],
+        vectors=vectors,
+        energy=moments.energy(centred=centred),
+        clips=clips,
+        centred=centred,
+        noise=moments.noise(centred=centred),
+        groups=_resampled(groups, vectors, moments.mean if centred else np.zeros(moments.dim)),
+    )
+
+
+def _reason(moments: Moments, k: int, clips: int, centred: bool) -> str:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if moments.dim < k:
+        return f"{moments.dim} features have no {k} singular vectors"
+    if clips <= k or moments.count <= k:
+        few = min((clips, "clip"), (moments.count, "segment"))
+        return f"{counted(*few)} cannot determine {k} singular vectors"
+    if moments.energy(centred=centred) <= 0:
+        return "all features are constant" if centred else "all features are zero"
+    return ""
+
+
+def _resampled(groups: Iterable[Moments], vectors: Float64s, origin: Float64s) -> Resampled | None:
+    counts, means, seconds = [], [], []
+    for group in groups:
+        mean = (group.mean - origin) @ vectors
+        counts.append(float(group.count))
+        means.append(mean)
+        scatter = vectors.T @ (group.scatter @ vectors)
+        seconds.append(scatter + np.outer(group.count * mean, mean))
+    if not counts:
+        return None
+    return Resampled(counts=np.array(counts), means=np.array(means), seconds=np.array(seconds))

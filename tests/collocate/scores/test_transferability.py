@@ -1,0 +1,162 @@
+"""LogME by direct maximisation of the evidence, H-scores by regression and by sklearn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
+from sklearn.covariance import LedoitWolf
+from sklearn.linear_model import LinearRegression
+
+from avfeat.collocate.scores.moments import ClassSums, Moments
+from avfeat.collocate.scores.result import Score
+from avfeat.collocate.scores.transferability import h_score, logme, regularised_h_score
+from avfeat.errors import FeaturesError
+
+
+def problem(
+    n: int, d: int, *, classes: int = 3, seed: int = 0, signal: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Non-negative features and overlapping labels that depend on them."""
+    rng = np.random.default_rng(seed)
+    x = np.maximum(rng.standard_normal((n, d)) * rng.uniform(0.3, 2, d) + 0.5, 0)
+    drive = signal * (x - x.mean(axis=0)) @ rng.standard_normal((d, classes)) / np.sqrt(d)
+    return x, drive + rng.standard_normal((n, classes)) > 0.4
+
+
+def streamed(x: np.ndarray, labels: np.ndarray) -> tuple[Moments, ClassSums]:
+    moments, sums = Moments(x.shape[1]), ClassSums(x.shape[1], labels.shape[1])
+    for part in np.array_split(np.arange(len(x)), 3):
+        moments.add(x[part])
+        sums.add(x[part], labels[part])
+    return moments, sums
+
+
+def evidence_maximum(x: np.ndarray, y: np.ndarray) -> float:
+    """Log density of y ~ N(0, I / beta + F F^T / alpha), maximised over both, per row."""
+
+    def negative(logs: np.ndarray) -> float:
+        alpha, beta = np.exp(logs)
+        covariance = np.eye(len(y)) / beta + x @ x.T / alpha
+        return -float(multivariate_normal(cov=covariance).logpdf(y))
+
+    found = [
+        minimize(negative, start, method="Nelder-Mead", options={"xatol": 1e-8, "fatol": 1e-10})
+        for start in ([0.0, 0.0], [4.0, 2.0])
+    ]
+    return -min(result.fun for result in found) / len(y)
+
+
+@pytest.mark.parametrize(("n", "d", "signal"), [(60, 4, 1.0), (50, 20, 2.0), (25, 40, 1.0)])
+def test_logme_is_the_maximum_of_the_evidence(n: int, d: int, signal: float) -> None:
+    x, labels = problem(n, d, signal=signal)
+    expected = [evidence_maximum(x, y) for y in labels.T.astype(float)]
+    assert logme(*streamed(x, labels)).value == pytest.approx(np.mean(expected), abs=1e-7)
+
+
+def test_logme_of_dependent_and_dead_features() -> None:
+    x, labels = problem(80, 5)
+    # A copied feature changes the prior; the oracle says by how much. A dead one does nothing.
+    copied = np.concatenate([x, x[:, :2], np.zeros((80, 3))], axis=1)
+    expected = np.mean([evidence_maximum(copied, y) for y in labels.T.astype(float)])
+    assert logme(*streamed(copied, labels)).value == pytest.approx(expected, abs=1e-7)
+    without = logme(*streamed(copied[:, :7], labels)).value
+    assert logme(*streamed(copied, labels)).value == pytest.approx(without, abs=1e-9)
+
+
+def test_logme_ranks_by_signal() -> None:
+    x, labels = problem(2_000, 20, signal=2.0)
+    rng = np.random.default_rng(5)
+    scores = [
+        logme(*streamed(x + noise * rng.standard_normal(x.shape), labels)).value
+        for noise in (0.0, 0.5, 2.0, 10.0)
+    ]
+    assert scores == sorted(scores, reverse=True)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_h_score_is_the_explained_variance_of_each_label(dtype: type) -> None:
+    x, labels = problem(400, 12)
+    x = (x + 30).astype(dtype)
+    expected = [
+        LinearRegression().fit(x.astype(np.float64), y).score(x.astype(np.float64), y)
+        for y in labels.T.astype(float)
+    ]
+    assert h_score(*streamed(x, labels)).value == pytest.approx(np.mean(expected), rel=1e-8)
+
+
+def test_h_score_by_its_formula_where_the_covariance_is_singular() -> None:
+    x, labels = problem(300, 6, classes=2)
+    x = np.concatenate([x, x[:, :2] @ [[1, 2], [3, 4]], np.full((300, 2), 7.0)], axis=1)
+    expected = []
+    for y in labels.T:
+        means = np.where(y[:, None], x[y].mean(axis=0), x[~y].mean(axis=0))
+        inverse = np.linalg.pinv(np.cov(x.T, bias=True), rcond=1e-12, hermitian=True)
+        expected.append(np.trace(inverse @ np.cov(means.T, bias=True)))
+    assert h_score(*streamed(x, labels)).value == pytest.approx(np.mean(expected), rel=1e-8)
+
+
+@pytest.mark.parametrize(("n", "d"), [(300, 8), (30, 60)])
+def test_regularised_h_score_by_its_formula(n: int, d: int) -> None:
+    x, labels = problem(n, d)
+    fitted = LedoitWolf().fit(x)
+    expected = []
+    for y in labels.T:
+        means = np.where(y[:, None], x[y].mean(axis=0), x[~y].mean(axis=0))
+        between = (1 - fitted.shrinkage_) * np.cov(means.T, bias=True)
+        expected.append(np.trace(np.linalg.inv(fitted.covariance_) @ between))
+    found = regularised_h_score(*streamed(x, labels)).value
+    assert found == pytest.approx(np.mean(expected), rel=1e-8)
+
+
+def test_a_single_class_of_two_values_is_the_published_h_score() -> None:
+    """With y of two values, tr(cov^-1 cov(E[f|y])) over classes 0 and 1 is the one-class score."""
+    x, labels = problem(500, 5, classes=1)
+    y = labels[:, 0].astype(int)
+    conditional = np.stack([x[y == value].mean(axis=0) for value in (0, 1)])[y]
+    expected = np.trace(np.linalg.solve(np.cov(x.T), np.cov(conditional.T)))
+    assert h_score(*streamed(x, labels)).value == pytest.approx(expected, rel=1e-10)
+
+
+def test_constant_classes_are_left_out() -> None:
+    x, labels = problem(200, 6)
+    padded = np.concatenate([labels, np.ones((200, 1), bool), np.zeros((200, 2), bool)], axis=1)
+    for score in (logme, h_score, regularised_h_score):
+        assert score(*streamed(x, padded)) == score(*streamed(x, labels))
+
+
+@pytest.mark.parametrize("score", [logme, h_score, regularised_h_score])
+def test_what_does_not_apply_is_no_number(score: object) -> None:
+    assert callable(score)
+    x, labels = problem(100, 6)
+    for constant in (np.ones_like(labels), np.zeros_like(labels), labels[:, :0]):
+        assert score(*streamed(x, constant)) == Score.not_applicable(
+            "every class is constant: all rows have it or none has"
+        )
+    single = score(*streamed(x[:1], labels[:1]))
+    assert single == Score.not_applicable("1 row cannot be scored")
+    empty = streamed(np.zeros((100, 6)), labels)
+    assert score(*empty).value is None
+    assert score(*empty).reason
+    with pytest.raises(FeaturesError, match="are not of the same rows"):
+        score(streamed(x, labels)[0], streamed(x[1:], labels[1:])[1])
+
+
+def test_too_few_rows() -> None:
+    x, labels = problem(20, 30)
+    found = h_score(*streamed(x, labels))
+    assert found.reason == ("20 rows of 30 features are explained entirely, whatever the labels")
+    exact = np.concatenate([labels, np.random.default_rng(0).random((20, 3))], axis=1)
+    found = logme(*streamed(exact.astype(float), labels))
+    assert found.value is None
+    assert found.reason.startswith("features fit the labels of class 0 exactly")
+
+
+def test_scores_never_hold_nan() -> None:
+    with pytest.raises(ValueError, match="a number or has a reason"):
+        Score(float("nan"))
+    with pytest.raises(ValueError, match="a number or has a reason"):
+        Score(None)
+    with pytest.raises(ValueError, match="a number or has a reason"):
+        Score(1.0, "but")
