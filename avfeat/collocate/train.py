@@ -136,8 +136,10 @@ class Fit:
 
     def network(self) -> HAN:
         """Build the network with the weights of the best epoch, on the CPU."""
-        network = HAN(self.sizes, dropout=self.hyper.dropout)
-        network.load_state_dict(self.weights)
+        with torch.device("meta"):  # draws no random numbers for weights that are replaced
+            network = HAN(self.sizes, dropout=self.hyper.dropout)
+        own = {name: value.clone() for name, value in self.weights.items()}
+        network.load_state_dict(own, assign=True)
         return network
 
 

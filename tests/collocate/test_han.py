@@ -185,6 +185,12 @@ def test_the_doubly_weighted_sum_reaches_two_and_the_loss_clamps_it() -> None:
     assert gradient.item() == 0
 
 
+def test_loss_of_a_certain_mistake_is_bounded_by_the_clamp() -> None:
+    output = Probabilities(torch.zeros(1, 1, 2, 1), torch.zeros(1, 1), torch.zeros(1, 2, 1))
+    loss = mmil_loss(output, torch.ones(1, 1), smoothing=0.1)
+    assert loss.item() == pytest.approx((1 + 1 + 0.95) * -np.log(1e-7), rel=1e-5)
+
+
 def test_loss_is_three_cross_entropies_with_the_visual_side_smoothed() -> None:
     rng = np.random.default_rng(3)
     video, modality = rng.uniform(0.01, 0.99, (4, 5)), rng.uniform(0.01, 0.99, (4, 2, 5))

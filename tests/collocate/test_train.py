@@ -117,12 +117,18 @@ def test_same_seed_same_numbers_another_seed_others(train: Arrays, val: Arrays) 
 def test_global_random_numbers_go_on_as_if_nothing_had_been(train: Arrays, val: Arrays) -> None:
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
     one = fit(train, val, quick(epochs=1))
+    network = one.network()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # type: ignore[index]
     assert random.getstate() == before[2]
     with torch.random.fork_rng([]):
         torch.rand(3)
         assert fit(train, val, quick(epochs=1)).curve == one.curve
+    # The network is the caller's: what becomes of it does not change the training's result.
+    for parameter in network.parameters():
+        assert parameter.requires_grad
+        parameter.data.zero_()
+    assert evaluate(one.network(), val) == one.best.scores
 
 
 @pytest.mark.parametrize("pauses", [[1], [2], [3], [1, 2, 3]])
@@ -155,6 +161,60 @@ def test_every_epoch_is_told_and_the_first_best_one_kept(train: Arrays, val: Arr
     assert result.best.number == 1 + values.index(max(values))
     assert result.seconds == pytest.approx(sum(epoch.seconds for epoch in told))
     assert all(epoch.seconds > 0 for epoch in told)
+
+
+def test_of_equal_epochs_the_first_is_kept_and_its_weights(train: Arrays, val: Arrays) -> None:
+    still = quick(lr=1e-30, dropout=0.3)
+    result = fit(train, val, still)
+    assert len({epoch.scores for epoch in result.curve}) == 1 and result.best.number == 1
+    assert equal(result.weights, fit(train, val, still, until=1).weights)
+    # Every epoch has a dropout of its own, here all that can change the loss.
+    assert len({epoch.loss for epoch in result.curve}) == 4
+
+
+def test_the_loss_is_the_mean_over_clips_whatever_the_batches(train: Arrays, val: Arrays) -> None:
+    losses = [
+        fit(train, val, quick(lr=1e-30, dropout=0.0, epochs=1, batch=batch)).curve[0].loss
+        for batch in (36, 7, 35, 1, 100)
+    ]
+    assert losses == pytest.approx([losses[0]] * 5, rel=1e-5)
+
+
+def test_every_clip_is_taken_once_an_epoch_in_another_order(
+    train: Arrays, val: Arrays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[np.ndarray] = []
+    forward = HAN.forward
+
+    def watched(self: HAN, audio: torch.Tensor, *rest: torch.Tensor) -> object:
+        if self.training:
+            seen.append(audio.numpy())
+        return forward(self, audio, *rest)
+
+    monkeypatch.setattr(HAN, "forward", watched)
+    fit(train, val, quick(epochs=2))
+    assert [len(batch) for batch in seen] == [8, 8, 8, 8, 4] * 2
+    number = {clip.tobytes(): i for i, clip in enumerate(train.audio)}
+    order = [number[clip.tobytes()] for batch in seen for clip in batch]
+    first, second = order[:36], order[36:]
+    assert sorted(first) == sorted(second) == list(range(36))
+    assert first != second and first != list(range(36))
+
+
+def test_segments_count_where_the_joint_probability_of_the_clip_lets_them(val: Arrays) -> None:
+    network = HAN(val.sizes)
+    with torch.no_grad(), torch.random.fork_rng([]):
+        torch.default_generator.manual_seed(3)
+        network.pooling.classifier.weight.normal_(std=0.2)
+        for layer in (network.pooling.time_attention, network.pooling.modality_attention):
+            for parameter in layer.parameters():
+                parameter.zero_()
+    found = predict(network, val)
+    np.testing.assert_allclose(found.video, found.segment.mean(axis=(1, 2)), rtol=1e-5)
+    decided = (found.segment >= 0.5) & (found.video[:, None, None] >= 0.5)
+    assert val.dense is not None
+    assert evaluate(network, val) == avvp.score(decided, val.dense)
+    assert evaluate(network, val) != avvp.score(found.segment >= 0.5, val.dense)
 
 
 def test_equals_a_loop_written_out(train: Arrays, val: Arrays) -> None:
