@@ -3,9 +3,9 @@
 Rows come in blocks. Each block is centred on its own mean and its product is added in float64 by
 the pairwise update of Chan, Golub and LeVeque (Algorithms for computing the sample variance, The
 American Statistician 1983). Products of wide float32 blocks are taken in float32, which is twice as
-fast: 100,000 rows of 2048 features take 6 s instead of 11 s on one processor. What rounding remains
-is relative to the features' spread, not to their mean: 1e-7 in float32, 1e-14 in float64; angles of
-ReLU features of 1024 dimensions then differ by 1e-7.
+fast. What rounding remains is relative to the features' spread, not to their mean: about 1e-7 in
+float32, 1e-14 in float64; the cosines of angles of ReLU-like features, 12,000 x 1024, differ by
+1e-7 between the two.
 """
 
 from __future__ import annotations

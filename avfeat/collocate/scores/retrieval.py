@@ -95,7 +95,8 @@ def retrieval(
 ) -> Retrieval:
     """Find each query's nearest candidates by cosine and compare their labels.
 
-    Row i of both is the same segment; they may be the same array. Ties go to the first. It takes
+    Row i of both is the same segment; they may be the same array. Of candidates equally near, each
+    is as likely to be found, so that features that are all alike reach the chance level. It takes
     O(n) memory and O(n^2) time: some thousands of segments take seconds.
 
     Parameters
@@ -126,14 +127,16 @@ def retrieval(
     asked, labelled = query_labels.sum(axis=1) > 0, candidate_labels.sum(axis=1) > 0
     for rows, allowed, matching in _tables(query_labels, candidate_labels, clips):
         likeness = queries[rows] @ candidates.T
-        nearest = {key: _nearest(likeness, table) for key, table in allowed.items()}
-        for reading, total in sums.items():
-            table = allowed[reading.among, reading.besides]
-            found = nearest[reading.among, reading.besides]
-            total.add_recall(matching[reading.match], table, found)
-            total.add_precision(matching[reading.match] & table, table, likeness)
-        own = asked[rows, None] & labelled
-        distinguish.add_recall(own, allowed["all", "segment"], nearest["all", "segment"])
+        for (among, besides), table in allowed.items():
+            masked = np.where(table, likeness, -np.inf)
+            ranked = np.sort(masked, axis=1)
+            for match, pairs in matching.items():
+                total = sums[Reading(match, among, besides)]
+                total.add_recall(pairs & table, table, masked >= ranked[:, -1:])
+                total.add_precision(pairs & table, table, masked, ranked)
+            if (among, besides) == ("all", "segment"):
+                own = asked[rows, None] & labelled & table
+                distinguish.add_recall(own, table, masked >= ranked[:, -1:])
     return Retrieval(
         recall={reading: total.recall() for reading, total in sums.items()},
         precision={reading: total.precision() for reading, total in sums.items()},
@@ -149,13 +152,13 @@ def chance(
     for _, allowed, matching in _tables(query_labels, candidate_labels, clips):
         for reading, total in sums.items():
             table = allowed[reading.among, reading.besides]
-            total.add_recall(matching[reading.match], table, np.full(len(table), -1))
+            total.add_chance(matching[reading.match] & table, table)
     return {reading: total.recall().chance for reading, total in sums.items()}
 
 
 def _tables(
     query_labels: Bools, candidate_labels: Bools, clips: NDArray[np.int64]
-) -> Iterator[tuple[slice, dict[tuple[str, str], Bools], dict[str, Bools]]]:
+) -> Iterator[tuple[slice, dict[tuple[Among, Except], Bools], dict[Match, Bools]]]:
     """Give, for some queries at a time, which candidates are allowed and which match: [k, n]."""
     count = len(clips)
     if query_labels.shape != candidate_labels.shape or len(query_labels) != count:
@@ -169,13 +172,19 @@ def _tables(
     for rows in slices(count, count):
         common = ours[rows] @ theirs.T
         own_sizes = ours[rows].sum(axis=1)[:, None]
-        matching = {"share": common > 0, "equal": (common == sizes) & (common == own_sizes)}
-        besides = {
+        matching: dict[Match, Bools] = {
+            "share": common > 0,
+            "equal": (common == sizes) & (common == own_sizes),
+        }
+        besides: dict[Except, Bools] = {
             "segment": places != places[rows, None],
             "clip": clips != clips[rows, None],
             "nothing": np.ones(common.shape, bool),
         }
-        among = {"labelled": (own_sizes > 0) & (sizes > 0), "all": np.ones(common.shape, bool)}
+        among: dict[Among, Bools] = {
+            "labelled": (own_sizes > 0) & (sizes > 0),
+            "all": np.ones(common.shape, bool),
+        }
         allowed = {
             (name, other): one & two
             for (name, one), (other, two) in product(among.items(), besides.items())
@@ -183,40 +192,49 @@ def _tables(
         yield rows, allowed, matching
 
 
-def _nearest(likeness: NDArray[np.float32], allowed: Bools) -> NDArray[np.int64]:
-    """Most alike allowed candidate of each query, int64 [k]; anything where none is allowed."""
-    nearest: NDArray[np.int64] = np.where(allowed, likeness, -np.inf).argmax(axis=1)
-    return nearest
-
-
 class _Sums:
     """Sums over queries of one reading."""
 
     def __init__(self) -> None:
         self.queries = 0
-        self.hits = 0
+        self.hits = 0.0
         self.hit_chance = 0.0
         self.with_matches = 0
         self.shares = 0.0
         self.share_chance = 0.0
 
-    def add_recall(self, matching: Bools, allowed: Bools, nearest: NDArray[np.int64]) -> None:
+    def add_recall(self, relevant: Bools, allowed: Bools, nearest: Bools) -> None:
+        """Add queries, tables [k, n]; of several nearest candidates each is as likely."""
+        self.add_chance(relevant, allowed)
+        # Where nothing is allowed nothing is relevant, and all are equally near.
+        self.hits += float(((relevant & nearest).sum(axis=1) / nearest.sum(axis=1)).sum())
+
+    def add_chance(self, relevant: Bools, allowed: Bools) -> None:
+        """Add queries that find any candidate as likely as another."""
         choices = allowed.sum(axis=1)
         asked = choices > 0
         self.queries += int(asked.sum())
-        self.hits += int(matching[np.arange(len(nearest)), nearest][asked].sum())
-        matches = (matching & allowed).sum(axis=1)
-        self.hit_chance += float((matches[asked] / choices[asked]).sum())
+        self.hit_chance += float((relevant.sum(axis=1)[asked] / choices[asked]).sum())
 
-    def add_precision(self, relevant: Bools, allowed: Bools, likeness: NDArray[np.float32]) -> None:
-        counts, choices = relevant.sum(axis=1), allowed.sum(axis=1)
-        for row in np.flatnonzero(counts):
-            number = counts[row]
-            values = likeness[row, allowed[row]]
-            first = np.argpartition(-values, number - 1)[:number]
-            self.shares += float(relevant[row, allowed[row]][first].mean())
-            self.share_chance += float(number / choices[row])
-        self.with_matches += int((counts > 0).sum())
+    def add_precision(
+        self,
+        relevant: Bools,
+        allowed: Bools,
+        likeness: NDArray[np.float32],
+        ranked: NDArray[np.float32],
+    ) -> None:
+        """Add queries, tables [k, n]; `ranked` is each query's likeness, ascending."""
+        counts = relevant.sum(axis=1)
+        matched = np.flatnonzero(counts)
+        counts, relevant, likeness = counts[matched], relevant[matched], likeness[matched]
+        last = ranked[matched, -counts][:, None]
+        above, level = likeness > last, likeness == last
+        # Of several that are level with the last, each is as likely.
+        left = (counts - above.sum(axis=1)) / level.sum(axis=1)
+        found = (relevant & above).sum(axis=1) + left * (relevant & level).sum(axis=1)
+        self.shares += float((found / counts).sum())
+        self.share_chance += float((counts / allowed[matched].sum(axis=1)).sum())
+        self.with_matches += len(matched)
 
     def recall(self) -> Level:
         return _level(self.hits, self.hit_chance, self.queries, "no segment can be a query")

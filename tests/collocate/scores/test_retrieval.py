@@ -147,6 +147,17 @@ def test_random_features_reach_chance_and_no_more(llp_dense: np.ndarray) -> None
     assert found.distinguish.value.value == pytest.approx(found.distinguish.chance.value, abs=0.02)
 
 
+def test_features_that_are_all_alike_reach_chance() -> None:
+    data = segments(60)
+    data["queries"] = np.ones((60, 6), np.float32)
+    data["candidates"] = np.full((60, 6), 3.0, np.float32)
+    found = retrieval(**data)
+    for reading in READINGS:
+        for level in (found.recall[reading], found.precision[reading]):
+            assert level.value.value == pytest.approx(level.chance.value, abs=1e-12)
+    assert found.distinguish.value.value == pytest.approx(found.distinguish.chance.value, abs=1e-12)
+
+
 def test_synchronous_features_find_their_own_second(llp_dense: np.ndarray) -> None:
     """Recall with nothing barred is then the agreement of synchronous labels."""
     data = real_sample(llp_dense, 100)
