@@ -18,12 +18,13 @@ from avfeat.console import (
     talk_console,
     verbose_option,
 )
+from avfeat.datasets_cli import datasets
 from avfeat.errors import AvfeatError
 from avfeat.extract_cli import extract
 from avfeat.weights_cli import weights
 
 #: Commands that find what they did before.
-_GOES_ON = ("extract", "demo", "fetch")
+_GOES_ON = ("extract", "demo", "fetch", "synthesize")
 
 
 class _Group(click.Group):
@@ -146,21 +147,6 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
 
 
 @cli.command()
-@json_option("datasets", "As JSON on stdout.")
-@verbose_option
-def datasets(as_json: bool, verbose: int) -> None:
-    """List the data sets."""
-    from avfeat import datasets as registry
-    from avfeat import render_catalogue as render
-
-    records = [registry.get(name).describe() for name in registry.names()]
-    if as_json:
-        print_json(records)
-    else:
-        render.datasets(results_console(), records)
-
-
-@cli.command()
 @click.option(
     "--out",
     "-o",
@@ -187,6 +173,7 @@ def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
 cli.add_command(extract)
 cli.add_command(backbones)
 cli.add_command(weights)
+cli.add_command(datasets)
 
 
 def main() -> None:

@@ -18,8 +18,10 @@ def store(console: Console, summary: dict[str, Any]) -> None:
     """Print what `avfeat.stores.summary.summarise` found."""
     recipe = summary["recipe"]
     weights = recipe["weights"]
-    if weights["source"] == "random":
-        shown = f"RANDOM, seed {weights['seed']} ({weights['method']}): not real features"
+    drawn = weights["source"] in ("random", "synthetic")
+    if drawn:
+        source = weights["source"].upper()
+        shown = f"{source}, seed {weights['seed']} ({weights['method']}): not real features"
     else:
         shown = f"{weights['tag']}, sha256 {weights['sha256'][:16]}…"
     console.print(Text(summary["store"], style="bold"), soft_wrap=True)
@@ -32,7 +34,7 @@ def store(console: Console, summary: dict[str, Any]) -> None:
             ("rows", f"{summary['rows']} of {row} x {summary['dtype']}"),
             ("array", f"features[{', '.join(f'{name}={length}' for name, length in axes)}]"),
             ("backbone", f"{summary['backbone']}, {recipe['backbone']['layer']}"),
-            ("weights", Text(shown, style="yellow" if weights["source"] == "random" else "")),
+            ("weights", Text(shown, style="yellow" if drawn else "")),
             ("input", fields(recipe["backbone"]["input"])),
             ("sampling", fields(recipe["sampling"])),
             ("compute", fields(recipe["compute"])),

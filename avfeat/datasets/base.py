@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from avfeat.errors import UnknownNameError
+from avfeat.errors import UnknownNameError, UsageError
 from avfeat.manifests.clips import ClipManifest
 
 
@@ -110,6 +110,11 @@ def names() -> list[str]:
 def get(name: str) -> Dataset:
     """Look a data set up by name; UnknownNameError names the nearest."""
     _discover()
+    if name == "synthetic" and name not in _REGISTRY:
+        raise UsageError(
+            "the synthetic family has no media, and nothing to extract: its stores are written by "
+            "`avfeat datasets synthesize --out DIR`"
+        )
     if name not in _REGISTRY:
         raise UnknownNameError("data set", name, _REGISTRY)
     return _REGISTRY[name]
