@@ -10,6 +10,7 @@ import click
 
 from avfeat import __version__, config
 from avfeat.backbones_cli import backbones
+from avfeat.collocate_cli import collocate
 from avfeat.console import (
     json_option,
     print_json,
@@ -73,6 +74,7 @@ def cli(ctx: click.Context) -> None:
       avfeat extract --backbone senet154 --dataset llp --data /media/llp
       avfeat inspect features/llp/senet154
       avfeat verify features
+      avfeat collocate --audio vggish,openl3 --visual all
     """
     known = {
         name: {
@@ -171,6 +173,7 @@ def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
 
 
 cli.add_command(extract)
+cli.add_command(collocate)
 cli.add_command(backbones)
 cli.add_command(weights)
 cli.add_command(datasets)

@@ -1,0 +1,264 @@
+"""One collocation from stores to a document: scores, searches, and what each is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from avfeat.collocate import scoring
+from avfeat.collocate.candidates import Candidates
+from avfeat.collocate.corpus import Corpus, Source
+from avfeat.collocate.evidence import Pair, agreement
+from avfeat.collocate.runner import Listener, Runner
+from avfeat.collocate.search import GRID, Search, proxy, traverse
+from avfeat.collocate.train import Hyper
+from avfeat.collocate.training import Log
+from avfeat.errors import CollocationError
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from avfeat.collocate.scores.angles import Angles
+    from avfeat.collocate.scores.result import Score
+
+Method = Literal["scores", "proxy", "traverse", "all"]
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is asked of a collocation.
+
+    Attributes
+    ----------
+    method
+        ``scores``, ``proxy``, ``traverse`` or ``all``.
+    scoring
+        Splits and scores; the searches take its splits too.
+    test
+        Split that the traversal judges by.
+    hyper
+        Of the task model.
+    seeds
+        Trainings of each pair.
+    grid
+        Learning rates that the proxy tunes.
+    halving
+        Whether searches drop hopeless pairs early.
+    log
+        Folder or URL of the trainings' records.
+    allow_random
+        Whether stores of random weights may be read.
+    """
+
+    method: Method = "scores"
+    scoring: scoring.Options = field(default_factory=scoring.Options)
+    test: str = "test"
+    hyper: Hyper = field(default_factory=Hyper)
+    seeds: Sequence[int] = (1,)
+    grid: Sequence[float] = GRID
+    halving: bool = False
+    log: str = "collocation"
+    allow_random: bool = False
+
+    def wants(self, method: Method) -> bool:
+        """Whether a method is to run."""
+        return self.method in (method, "all")
+
+
+def collocate(
+    candidates: Candidates,
+    settings: Settings,
+    *,
+    client: Client | None = None,
+    reading: Callable[[str], None] = lambda name: None,
+    trained: Listener | None = None,
+) -> Document:
+    """Rank pairs by every method asked for, and hold them against each other.
+
+    Parameters
+    ----------
+    client
+        Of a Dask cluster that trains; None to train here.
+    reading
+        Told whose store is being read for the scores.
+    trained
+        Told of each training.
+
+    Returns
+    -------
+    dict
+        Ready for JSON; docs/collocation.md describes it.
+
+    Raises
+    ------
+    CollocationError
+        If a split has no clips in common, or no labels that a search needs.
+    FeaturesError, TrainingError
+        If features are not finite, or a training diverges.
+    """
+    document = _head(candidates, settings)
+    cheap: dict[str, tuple[dict[Pair, float], float]] = {}
+    if settings.wants("scores"):
+        started = time.perf_counter()
+        table = scoring.score(candidates, settings.scoring, progress=reading)
+        seconds = time.perf_counter() - started
+        document |= _scored(table, settings, seconds)
+        for name in settings.scoring.names:
+            values = {
+                (one.names[0], one.names[1]): value
+                for one in table.pairs
+                if (value := one.scores[name].value) is not None
+            }
+            cheap[name] = (values, seconds)
+    searches = _searches(candidates, settings, client, trained)
+    document["searches"] = {name: _searched(search) for name, search in searches.items()}
+    if "proxy" in searches:
+        found = searches["proxy"]
+        cheap["proxy"] = ({place.pair: place.value for place in found.places}, found.seconds)
+    if "traverse" in searches:
+        document["evidence"] = _evidence(cheap, searches["traverse"])
+    return document
+
+
+def _head(candidates: Candidates, settings: Settings) -> Document:
+    def names(ones: Sequence[Any]) -> list[str]:
+        return [one.name for one in ones]
+
+    return {
+        "dataset": candidates.dataset,
+        "method": settings.method,
+        "audio": names(candidates.audio),
+        "visual": names(candidates.visual),
+        "motion": candidates.motion and candidates.motion.name,
+        "clips": len(candidates.clips),
+        "clips_apart": candidates.apart,
+        "missing": [dataclasses.asdict(one) for one in candidates.missing],
+        "left_out": candidates.left_out,
+        "stores": {
+            one.name: {
+                "url": one.store.url,
+                "fingerprint": one.store.fingerprint,
+                "weights": one.store.recipe.weights["source"],
+                "dim": one.store.dim,
+            }
+            for one in candidates.all
+        },
+    }
+
+
+def _scored(table: scoring.Table, settings: Settings, seconds: float) -> Document:
+    options = settings.scoring
+    return {
+        "scores": {name: scoring.SCORES[name] for name in options.names},
+        "splits": {"source": options.source, "target": options.target, "clips": table.clips},
+        "k": options.k,
+        "pairs": [_row(one) for one in table.pairs],
+        "singles": [_row(one) for one in table.singles],
+        "seconds": seconds,
+    }
+
+
+def _row(one: scoring.Scored) -> Document:
+    return {
+        "names": list(one.names),
+        "scores": {name: _score(score) for name, score in one.scores.items()},
+        "angles": {"printed": _angles(one.angles), "centred": _angles(one.centred)},
+    }
+
+
+def _score(score: Score) -> Document:
+    if score.value is None:
+        return {"value": None, "reason": score.reason}
+    return {"value": score.value}
+
+
+def _angles(angles: Angles | None) -> Document | None:
+    if angles is None or angles.reason:
+        return None
+    return {
+        "cosines": angles.cosines.tolist(),
+        "determined": angles.determined.tolist(),
+        "gaps": angles.gaps.tolist(),
+        "principal": angles.principal.tolist(),
+    }
+
+
+def _searches(
+    candidates: Candidates, settings: Settings, client: Client | None, trained: Listener | None
+) -> dict[str, Search]:
+    proxied, traversed = settings.wants("proxy"), settings.wants("traverse")
+    if not (proxied or traversed):
+        return {}
+    train, val = settings.scoring.source, settings.scoring.target
+    splits = {val} | ({train, settings.test} if traversed else set())
+    corpus = Corpus.of(candidates, splits, allow_random=settings.allow_random)
+    for split in splits - {train} | {val}:
+        if not any(clip.events for clip in corpus.splits[split]):
+            raise CollocationError(
+                f"the {split} split of {candidates.dataset} has no labels by the second to score "
+                "a parsing by; --method scores needs none"
+            )
+    runner = Runner(corpus, Log(settings.log), client=client, listener=trained)
+    pairs = [(Source.of(audio), Source.of(visual)) for audio, visual in candidates.pairs]
+    motion = Source.of(candidates.motion) if candidates.motion else None
+    found: dict[str, Search] = {}
+    if proxied:
+        found["proxy"] = proxy(
+            runner,
+            pairs,
+            motion=motion,
+            split=val,
+            hyper=settings.hyper,
+            seeds=settings.seeds,
+            grid=settings.grid,
+            halving=settings.halving,
+        )
+    if traversed:
+        found["traverse"] = traverse(
+            runner,
+            pairs,
+            motion=motion,
+            splits=(train, val, settings.test),
+            hyper=settings.hyper,
+            seeds=settings.seeds,
+            halving=settings.halving,
+        )
+    return found
+
+
+def _searched(search: Search) -> Document:
+    return {
+        "places": [
+            {
+                "pair": list(place.pair),
+                "type_av": place.value,
+                "spread": place.spread,
+                "epochs": place.epochs,
+                "records": [record["key"] for record in place.records],
+                "scores": [record["scores"] for record in place.records],
+            }
+            for place in search.places
+        ],
+        "seconds": search.seconds,
+        "trainings": search.trainings,
+        "facts": search.facts,
+    }
+
+
+def _evidence(
+    cheap: dict[str, tuple[dict[Pair, float], float]], traversal: Search
+) -> dict[str, Document]:
+    """Hold every method against the traversal; seconds of scores are those of all together."""
+    truth = {place.pair: place.value for place in traversal.places}
+    found = {}
+    for name, (values, seconds) in cheap.items():
+        one = agreement(values, truth)
+        if one is not None:
+            ratio = traversal.seconds / seconds if seconds else None
+            found[name] = dataclasses.asdict(one) | {"seconds": seconds, "times_cheaper": ratio}
+    return found

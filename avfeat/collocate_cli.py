@@ -1,0 +1,159 @@
+"""``avfeat collocate``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from avfeat.console import (
+    json_option,
+    print_json,
+    quiet_option,
+    results_console,
+    talk_console,
+    verbose_option,
+)
+
+
+@click.command()
+@click.option("--audio", required=True, help="Audio backbones: names with commas, or 'all'.")
+@click.option("--visual", required=True, help="Visual backbones: names with commas, or 'all'.")
+@click.option(
+    "--motion",
+    metavar="NAME|none",
+    help="3-D network beside every visual one in trainings.  [default: r2plus1d_18, where its "
+    "store is]",
+)
+@click.option("--dataset", "-d", help="Data set of the stores.  [default: the only one there]")
+@click.option(
+    "--out",
+    "-o",
+    default="features",
+    show_default=True,
+    help="Folder or URL with the stores OUT/<dataset>/<backbone>.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(["scores", "proxy", "traverse", "all"]),
+    default="scores",
+    show_default=True,
+    help="scores: no training; proxy: the papers' decoupled search; traverse: train every pair.",
+)
+@click.option("--scores", help="Names with commas; the first orders the table.  [default: all]")
+@click.option("--source", default="train", show_default=True, help="Split compared from.")
+@click.option(
+    "--target", default="val", show_default=True, help="Split compared to; the proxy trains on it."
+)
+@click.option("--test", default="test", show_default=True, help="Split that traverse judges by.")
+@click.option(
+    "--directions",
+    "-k",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Singular vectors compared.",
+)
+@click.option(
+    "--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Of a training."
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Trainings of each pair.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The first.")
+@click.option("--halving", is_flag=True, help="Stop trainings of hopeless pairs early.")
+@click.option(
+    "--log",
+    default="collocation",
+    show_default=True,
+    help="Folder or URL for the records of trainings: what is there is not repeated.",
+)
+@click.option("--scheduler", help="Train on the workers of this Dask scheduler, tcp://HOST:PORT.")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Train in this many processes.  [default: here]"
+)
+@click.option("--allow-random", is_flag=True, help="Also take stores of random weights.")
+@json_option("collocate", "Everything as JSON on stdout.")
+@verbose_option
+@quiet_option
+@click.pass_context
+def collocate(ctx: click.Context, /, **options: Any) -> None:
+    """Rank pairs of an audio and a visual backbone.
+
+    Reads feature stores, never media. Scores take seconds and no training; the proxy trains on the
+    small target split; traverse trains every pair on the source split and judges it on the test
+    split. With --method all each cheap answer is held against the traversal.
+
+    \b
+    Examples:
+      avfeat collocate --audio vggish,openl3 --visual all
+      avfeat collocate --audio all --visual senet154,polynet --scores svd,logme
+      avfeat collocate --audio vggish,openl3 --visual all --method proxy --seeds 3
+      avfeat collocate --audio vggish --visual all --method all --workers 2
+    """
+    from avfeat import render_collocation as render
+    from avfeat.collocate import candidates, scoring, session
+    from avfeat.collocate.train import Hyper
+
+    talk = talk_console(quiet=options["quiet"])
+    scores = options["scores"].split(",") if options["scores"] else tuple(scoring.SCORES)
+    settings = session.Settings(
+        method=options["method"],
+        scoring=scoring.Options(
+            source=options["source"],
+            target=options["target"],
+            names=scores,
+            k=options["directions"],
+            seed=options["seed"],
+        ),
+        test=options["test"],
+        hyper=Hyper(epochs=options["epochs"]),
+        seeds=range(options["seed"], options["seed"] + options["seeds"]),
+        halving=options["halving"],
+        log=options["log"],
+        allow_random=options["allow_random"],
+    )
+    chosen = candidates.gather(
+        options["out"],
+        dataset=options["dataset"],
+        audio=options["audio"].split(","),
+        visual=options["visual"].split(","),
+        motion=options["motion"],
+        allow_random=options["allow_random"],
+    )
+    client = ctx.with_resource(_cluster(options))
+    document = session.collocate(
+        chosen,
+        settings,
+        client=client,
+        reading=lambda name: talk.print(f"reading {name}", markup=False),
+        trained=lambda training, record: talk.print(
+            f"trained {' + '.join(training.pair)} on {training.train}, seed {training.hyper.seed}: "
+            f"Type@AV {record['scores']['segment']['type_av']:.2f}",
+            markup=False,
+        ),
+    )
+    if options["as_json"]:
+        print_json(document)
+    else:
+        render.collocation(results_console(), document)
+
+
+def _cluster(options: dict[str, Any]) -> Any:
+    """Connect to the cluster that was asked for."""
+    from contextlib import nullcontext
+
+    from avfeat.errors import UsageError
+
+    workers, scheduler = options["workers"], options["scheduler"]
+    if workers and scheduler:
+        raise UsageError("--workers starts processes here; leave out --scheduler")
+    if not (workers or scheduler):
+        return nullcontext()
+    from avfeat.extract import cluster
+
+    return cluster.connected(scheduler) if scheduler else cluster.local(workers)

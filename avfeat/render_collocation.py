@@ -1,0 +1,130 @@
+"""A collocation on the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+
+from avfeat.tables import pairs, table
+from avfeat.words import counted, duration
+
+_NONE = "-"
+
+
+def collocation(console: Console, document: dict[str, Any]) -> None:
+    """Print the document of `avfeat.collocate.session.collocate`."""
+    _head(console, document)
+    if "scores" in document:
+        _scores(console, document)
+    for name, search in document["searches"].items():
+        _search(console, name, search)
+    if document.get("evidence"):
+        _evidence(console, document["evidence"])
+
+
+def _head(console: Console, document: dict[str, Any]) -> None:
+    lines = [
+        ("data set", document["dataset"]),
+        ("audio", ", ".join(document["audio"])),
+        ("visual", ", ".join(document["visual"])),
+        ("motion", document["motion"] or "none"),
+        ("clips", f"{document['clips']} that all stores have" + _apart(document["clips_apart"])),
+    ]
+    console.print("collocation", style="bold")
+    pairs(console, lines)
+    for name, reason in document["left_out"].items():
+        console.print(f"left out: {name}, {reason}", markup=False)
+    for one in document["missing"]:
+        console.print(
+            f"no store of {one['name']}; make it by: {one['command']}", markup=False, soft_wrap=True
+        )
+    unreal = [name for name, one in document["stores"].items() if one["weights"] != "published"]
+    if unreal:
+        console.print(
+            f"not real features (random or synthetic): {', '.join(unreal)}", style="yellow"
+        )
+
+
+def _apart(number: int) -> str:
+    return f" ({number} more that only some have)" if number else ""
+
+
+def _scores(console: Console, document: dict[str, Any]) -> None:
+    names = list(document["scores"])
+    splits = document["splits"]
+    shown = sorted(document["pairs"], key=lambda row: _order(row["scores"][names[0]]))
+    table(
+        console,
+        f"scores without training, {splits['source']} to {splits['target']}, "
+        f"{duration(document['seconds'])}",
+        ("pair", *(f"{name} #" for name in names)),
+        [
+            (" + ".join(row["names"]), *(_value(row["scores"][name]) for name in names))
+            for row in [*shown, *document["singles"]]
+        ],
+    )
+    for name, meaning in document["scores"].items():
+        console.print(f"  {name}: {meaning}", style="dim", markup=False)
+    reasons: dict[str, list[str]] = {}
+    for row in [*document["pairs"], *document["singles"]]:
+        for name, score in row["scores"].items():
+            if score["value"] is None:
+                reasons.setdefault(score["reason"], []).append(name)
+    for reason, affected in reasons.items():
+        which = ", ".join(dict.fromkeys(affected))
+        console.print(f"  {_NONE} {which}: {reason}", style="dim", markup=False)
+
+
+def _order(score: dict[str, Any]) -> float:
+    return float("inf") if score["value"] is None else -score["value"]
+
+
+def _value(score: dict[str, Any]) -> str:
+    return _NONE if score["value"] is None else f"{score['value']:.4f}"
+
+
+def _search(console: Console, name: str, search: dict[str, Any]) -> None:
+    table(
+        console,
+        f"{name}: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}",
+        ("place #", "pair", "Type@AV #", "spread #", "epochs #"),
+        [
+            (
+                number,
+                " + ".join(place["pair"]),
+                f"{place['type_av']:.2f}",
+                _NONE if place["spread"] is None else f"{place['spread']:.2f}",
+                place["epochs"],
+            )
+            for number, place in enumerate(search["places"], start=1)
+        ],
+    )
+    for step in search["facts"].get("path", []):
+        console.print(
+            f"  from {' + '.join(step['pair'])}, learning rate {step['lr']:g}: "
+            f"best is {' + '.join(step['best'])}",
+            style="dim",
+            markup=False,
+        )
+    if saved := search["facts"].get("epochs_saved"):
+        console.print(f"  early stopping saved {saved} epochs", style="dim")
+
+
+def _evidence(console: Console, evidence: dict[str, Any]) -> None:
+    table(
+        console,
+        "agreement with the traversal",
+        ("method", "chooses", "place #", "regret #", "Kendall tau #", "times cheaper #"),
+        [
+            (
+                name,
+                " + ".join(one["best"]),
+                one["rank"],
+                f"{one['regret']:.2f}",
+                _NONE if one["tau"] is None else f"{one['tau']:+.2f}",
+                _NONE if one["times_cheaper"] is None else f"{one['times_cheaper']:.1f}",
+            )
+            for name, one in evidence.items()
+        ],
+    )
