@@ -24,7 +24,8 @@ from avfeat.words import counted
 Float64s = NDArray[np.float64]
 
 _COVERAGE = (2.5, 97.5)  # percent: a 95 % percentile interval
-_LEAST_GROUPS = 5  # of fewer, a resample is often one group alone
+#: Of fewer groups, a resample is often one group alone.
+LEAST_GROUPS = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -98,7 +99,7 @@ def corresponding_angles(
         Spectra of the same features, both centred or both not, of one k.
     resamples
         Resamples of the bootstrap; 0 for no interval, 200 and more for one. Both spectra need
-        groups then. A resample draws as many groups as there are, with replacement, from source
+        groups then, see `Spectrum.with_groups`. A resample draws as many groups as there are, with replacement, from source
         and target alike, so that it costs k^3 and no memory beyond the groups'. Its vectors are
         sought within the span of those that the spectrum keeps, 4 k or more.
     seed
@@ -151,10 +152,10 @@ def _interval(
     drawn = []
     for spectrum in (source, target):
         groups = spectrum.groups
-        if groups is None or len(groups.counts) < _LEAST_GROUPS:
+        if groups is None or len(groups.counts) < LEAST_GROUPS:
             found = 0 if groups is None else len(groups.counts)
             raise FeaturesError(
-                f"a bootstrap needs {_LEAST_GROUPS} groups of clips or more, not {found}"
+                f"a bootstrap needs {LEAST_GROUPS} groups of clips or more, not {found}"
             )
         number = len(groups.counts)
         weights = rng.multinomial(number, np.full(number, 1 / number), size=resamples)

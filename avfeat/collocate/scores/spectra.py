@@ -6,8 +6,8 @@ singular vectors; its singular values are the roots of the Gram matrix's eigenva
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,16 +26,16 @@ _LEAST_SPARE = 32
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Resampled:
-    """Moments of G disjoint groups of clips, within the span of m vectors.
+    """Moments of G disjoint groups of clips, in coordinates of m vectors.
 
     Attributes
     ----------
     counts
         Rows of each group, float64 [G].
     means
-        Projected mean of each group, less that of all rows where those are centred; float64 [G, m].
+        Mean of each group, less that of all rows where those are centred; float64 [G, m].
     seconds
-        Projected second moments about the same origin, float64 [G, m, m].
+        Second moments about the same origin, float64 [G, m, m].
     """
 
     counts: Float64s
@@ -64,7 +64,7 @@ class Spectrum:
     noise
         Squared singular values up to this may be rounding.
     groups
-        What a bootstrap over groups of clips needs; None if no groups were given.
+        What a bootstrap over groups of clips needs; None before `with_groups`.
     reason
         Why there are no k vectors, or empty. No arrays then.
     """
@@ -121,10 +121,28 @@ class Spectrum:
             return Score.not_applicable(f"{first} singular values of {self.k} that are known")
         return Score(float(np.clip(self.values[:first], 0, None).sum() / self.energy))
 
+    def with_groups(self, projected: Sequence[Moments]) -> Spectrum:
+        """Add what a bootstrap over groups of clips needs.
 
-def spectrum(
-    moments: Moments, *, k: int, clips: int, centred: bool, groups: Iterable[Moments] = ()
-) -> Spectrum:
+        Groups of d x d moments would be most of the memory. Those of rows projected on the `vectors`
+        are m x m, and need a second pass over the rows.
+
+        Parameters
+        ----------
+        projected
+            Moments of ``rows @ vectors``, m numbers each, of disjoint groups of whole clips that
+            together are all rows: 10 to 20 groups, clips dealt out in turn.
+        """
+        counts = np.array([float(group.count) for group in projected])
+        means = np.array([group.mean for group in projected])
+        if self.centred:
+            means = means - counts @ means / counts.sum()
+        about = np.einsum("g,gi,gj->gij", counts, means, means)
+        seconds = np.array([group.scatter for group in projected]) + about
+        return replace(self, groups=Resampled(counts=counts, means=means, seconds=seconds))
+
+
+def spectrum(moments: Moments, *, k: int, clips: int, centred: bool) -> Spectrum:
     """Find the leading left singular vectors of the features that moments were taken of.
 
     Parameters
@@ -138,9 +156,6 @@ def spectrum(
     centred
         Take the mean off; without that the first vector of non-negative features is nearly the
         direction of their mean.
-    groups
-        Moments of disjoint groups of whole clips that together are all rows, for a bootstrap over
-        clips: 10 to 20 groups, clips dealt out in turn. They are read one at a time.
     """
     reason = _reason(moments, k, clips, centred)
     if reason:
@@ -162,16 +177,14 @@ def spectrum(
         overwrite_a=not centred,
         check_finite=False,
     )
-    vectors = np.ascontiguousarray(vectors[:, ::-1])
     return Spectrum(
         k=k,
         values=values[::-1],
-        vectors=vectors,
+        vectors=np.ascontiguousarray(vectors[:, ::-1]),
         energy=moments.energy(centred=centred),
         clips=clips,
         centred=centred,
         noise=moments.noise(centred=centred),
-        groups=_resampled(groups, vectors, moments.mean if centred else np.zeros(moments.dim)),
     )
 
 
@@ -186,16 +199,3 @@ def _reason(moments: Moments, k: int, clips: int, centred: bool) -> str:
     if moments.energy(centred=centred) <= 0:
         return "all features are constant" if centred else "all features are zero"
     return ""
-
-
-def _resampled(groups: Iterable[Moments], vectors: Float64s, origin: Float64s) -> Resampled | None:
-    counts, means, seconds = [], [], []
-    for group in groups:
-        mean = (group.mean - origin) @ vectors
-        counts.append(float(group.count))
-        means.append(mean)
-        scatter = vectors.T @ (group.scatter @ vectors)
-        seconds.append(scatter + np.outer(group.count * mean, mean))
-    if not counts:
-        return None
-    return Resampled(counts=np.array(counts), means=np.array(means), seconds=np.array(seconds))

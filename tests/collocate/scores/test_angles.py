@@ -8,7 +8,7 @@ from scipy.linalg import subspace_angles
 
 from avfeat.collocate.scores.angles import Angles, corresponding_angles
 from avfeat.collocate.scores.joint import equal_energy, joint
-from avfeat.collocate.scores.moments import CrossMoments, Moments, merged
+from avfeat.collocate.scores.moments import CrossMoments, Moments
 from avfeat.collocate.scores.spectra import Spectrum, spectrum
 from avfeat.errors import FeaturesError
 
@@ -188,12 +188,12 @@ def test_a_joint_matrix_is_that_of_both_modalities_at_equal_energy() -> None:
     np.testing.assert_allclose(found.cosines, expected, atol=1e-6)
 
 
-def grouped(x: np.ndarray, number: int) -> list[Moments]:
-    """Moments of groups of one-segment clips, dealt out in turn."""
-    groups = [Moments(x.shape[1]) for _ in range(number)]
+def grouped(spectrum: Spectrum, x: np.ndarray, number: int) -> Spectrum:
+    """Add groups of one-segment clips, dealt out in turn."""
+    groups = [Moments(spectrum.vectors.shape[1]) for _ in range(number)]
     for index, group in enumerate(groups):
-        group.add(x[index::number])
-    return groups
+        group.add(x[index::number] @ spectrum.vectors)
+    return spectrum.with_groups(groups)
 
 
 @pytest.mark.parametrize("centred", [False, True])
@@ -201,12 +201,7 @@ def test_resamples_are_those_of_repeated_rows(centred: bool) -> None:
     """The bootstrap from group moments equals the one that gathers rows and runs a full SVD."""
     number, k, resamples = 8, 3, 40
     data = [features(240, 16, seed=seed) for seed in (1, 2)]
-    spectra = []
-    for x in data:
-        groups = grouped(x, number)
-        spectra.append(
-            spectrum(merged(groups), k=k, clips=len(x), centred=centred, groups=iter(groups))
-        )
+    spectra = [grouped(spectrum_of(x, k, centred=centred), x, number) for x in data]
     found = corresponding_angles(*spectra, resamples=resamples, seed=5).interval
     rng = np.random.default_rng(5)
     draws = [rng.multinomial(number, [1 / number] * number, size=resamples) for _ in data]
@@ -222,10 +217,8 @@ def test_resamples_are_those_of_repeated_rows(centred: bool) -> None:
 
 
 def interval_of(seeds: tuple[int, int], n: int, *, centred: bool = True) -> Angles:
-    spectra = []
-    for seed in seeds:
-        groups = grouped(features(n, 200, seed=seed, noise=0.0), 16)
-        spectra.append(spectrum(merged(groups), k=4, clips=n, centred=centred, groups=groups))
+    data = [features(n, 200, seed=seed, noise=0.0) for seed in seeds]
+    spectra = [grouped(spectrum_of(x, 4, centred=centred), x, 16) for x in data]
     return corresponding_angles(*spectra, resamples=200)
 
 
