@@ -65,6 +65,11 @@ from avfeat.console import (
     help="Trainings of each pair.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The first.")
+@click.option(
+    "--diagnostics",
+    is_flag=True,
+    help="Also the papers' diagnostics of the features; takes some five times as long as scores.",
+)
 @click.option("--halving", is_flag=True, help="Stop trainings of hopeless pairs early.")
 @click.option(
     "--log",
@@ -114,6 +119,7 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         hyper=Hyper(epochs=options["epochs"]),
         seeds=range(options["seed"], options["seed"] + options["seeds"]),
         halving=options["halving"],
+        diagnostics=options["diagnostics"],
         log=options["log"],
         allow_random=options["allow_random"],
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from avfeat.render_diagnostics import diagnostics
 from avfeat.tables import pairs, table
 from avfeat.words import counted, duration
 
@@ -17,6 +18,8 @@ def collocation(console: Console, document: dict[str, Any]) -> None:
     _head(console, document)
     if "scores" in document:
         _scores(console, document)
+    if "diagnostics" in document:
+        diagnostics(console, document["diagnostics"])
     for name, search in document["searches"].items():
         _search(console, name, search)
     if document.get("evidence"):

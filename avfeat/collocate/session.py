@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from avfeat.collocate import scoring
 from avfeat.collocate.candidates import Candidates
 from avfeat.collocate.corpus import Corpus, Source
+from avfeat.collocate.diagnostics import diagnose
 from avfeat.collocate.evidence import Pair, agreement
 from avfeat.collocate.runner import Listener, Runner
 from avfeat.collocate.search import GRID, Search, proxy, traverse
@@ -49,6 +50,8 @@ class Settings:
         Learning rates that the proxy tunes.
     halving
         Whether searches drop hopeless pairs early.
+    diagnostics
+        Whether the papers' diagnostics are run too.
     log
         Folder or URL of the trainings' records.
     allow_random
@@ -62,6 +65,7 @@ class Settings:
     seeds: Sequence[int] = (1,)
     grid: Sequence[float] = GRID
     halving: bool = False
+    diagnostics: bool = False
     log: str = "collocation"
     allow_random: bool = False
 
@@ -115,6 +119,8 @@ def collocate(
                 if (value := one.scores[name].value) is not None
             }
             cheap[name] = (values, seconds)
+    if settings.diagnostics:
+        document["diagnostics"] = diagnose(candidates, settings.scoring, progress=reading)
     searches = _searches(candidates, settings, client, trained)
     document["searches"] = {name: _searched(search) for name, search in searches.items()}
     if "proxy" in searches:

@@ -1,0 +1,107 @@
+"""Do scores keep their order of pairs when the training set has fewer classes?
+
+Wu et al. (Information Sciences 2022, Fig. 6) train on 25, 20, 15 and 10 of LLP's classes. Here the
+source split is narrowed so, and the target split stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from avfeat.collocate import scoring
+from avfeat.collocate.candidates import Candidates
+from avfeat.collocate.evidence import Pair, agreement
+from avfeat.datasets.subsets import class_subset
+
+#: Shares of the classes: 25, 20, 15 and 10 of LLP's.
+SHARES = (1.0, 0.8, 0.6, 0.4)
+
+#: Scores that look at the target split alone. Source and classes hardly move them: of some, the
+#: source sets the scale between a pair's modalities.
+TARGET_ONLY = frozenset({"bsp", "logme", "h-score", "cka", "mutual-knn"})
+
+
+def class_trends(
+    candidates: Candidates,
+    options: scoring.Options,
+    *,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Score pairs with source splits of fewer and fewer classes.
+
+    Every subset is a pass over the stores, as `scoring.score` makes it.
+
+    Returns
+    -------
+    dict
+        ``rule``; ``reads``, which splits each score looks at; ``subsets``, one for each of
+        `SHARES`, with ``classes``, ``clips`` of the source, ``pairs`` with their scores, and by
+        score ``ranking`` of the pairs and ``tau``, Kendall's tau-b with the ranking under all
+        classes. A subset that cannot be scored has a ``reason`` in place of these; so has the
+        whole.
+
+    Raises
+    ------
+    FeaturesError, CollocationError
+        As `scoring.score`.
+    """
+    store = candidates.all[0].store
+    source = [store.clip(clip_id) for clip_id in candidates.split(options.source)]
+    if options.source == options.target:
+        return {"reason": f"source and target are one split, {options.source}"}
+    if not any(clip.labels or clip.events for clip in source):
+        return {"reason": f"clips of the {options.source} split have no labels"}
+    reference: dict[str, dict[Pair, float]] = {}
+    subsets = []
+    total = len(store.classes)
+    for keep in dict.fromkeys(max(1, round(total * share)) for share in SHARES):
+        progress(f"all stores for the first {keep} of {total} classes")
+        kept = {clip.id for clip in class_subset(source, store.classes, keep=keep)}
+        left_out = {clip.id for clip in source} - kept
+        subset: dict[str, Any] = {"classes": keep, "clips": len(kept)}
+        subsets.append(subset)
+        if not kept:
+            subset["reason"] = "no clip has these classes only"
+            continue
+        ids = tuple(clip_id for clip_id in candidates.clips if clip_id not in left_out)
+        table = scoring.score(replace(candidates, clips=ids), options)
+        values = {name: _values(table, name) for name in options.names}
+        reference = reference or values
+        subset["pairs"] = [
+            {"names": list(one.names), "scores": {name: _plain(one, name) for name in one.scores}}
+            for one in table.pairs
+        ]
+        subset["ranking"] = {
+            name: [list(pair) for pair in sorted(each, key=lambda pair: -each[pair])]
+            for name, each in values.items()
+        }
+        subset["tau"] = {name: _tau(values[name], reference[name]) for name in options.names}
+    return {
+        "rule": "only",
+        "reads": {
+            name: "target" if name in TARGET_ONLY else "source and target" for name in options.names
+        },
+        "subsets": subsets,
+    }
+
+
+def _values(table: scoring.Table, name: str) -> dict[Pair, float]:
+    return {
+        (one.names[0], one.names[1]): value
+        for one in table.pairs
+        if (value := one.scores[name].value) is not None
+    }
+
+
+def _plain(one: scoring.Scored, name: str) -> dict[str, Any]:
+    found = one.scores[name]
+    return {"value": found.value} | ({"reason": found.reason} if found.value is None else {})
+
+
+def _tau(values: dict[Pair, float], reference: dict[Pair, float]) -> dict[str, Any]:
+    found = agreement(values, reference)
+    if found is None:
+        return {"value": None, "reason": "no pair has a value"}
+    return {"value": found.tau} | ({"reason": found.reason} if found.tau is None else {})
