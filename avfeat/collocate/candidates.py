@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from avfeat.errors import CollocationError, UnknownNameError
+from avfeat.errors import CollocationError, RandomWeightsError, UnknownNameError
 from avfeat.manifests.recipe import differences
 from avfeat.stores.reader import FeatureStore
 from avfeat.stores.summary import find_stores
@@ -61,7 +61,7 @@ class Candidates:
     missing
         Asked for, but without a store.
     left_out
-        Backbone name to the reason why its store takes no part.
+        Backbone name to the reason why its store takes no part although ``all`` were asked for.
     clips
         Ids of the clips that all of them have rows of, in the order of the first store.
     apart
@@ -85,7 +85,8 @@ class Candidates:
     @property
     def all(self) -> list[Candidate]:
         """Everything that rows are read from, each once."""
-        return [*self.audio, *self.visual, *([self.motion] if self.motion else [])]
+        motion = [self.motion] if self.motion else []
+        return list(dict.fromkeys([*self.audio, *self.visual, *motion]))
 
     def split(self, name: str) -> list[str]:
         """Ids of the common clips of a split.
@@ -124,8 +125,8 @@ def gather(
     dataset
         Name; None for the only one there.
     audio, visual
-        Backbone names, or ``all``: every store of that modality there, with the registry's other
-        backbones named as missing.
+        Backbone names, or ``all``: every store of that modality there but the motion network's,
+        with the registry's other backbones named as missing.
     motion
         Backbone beside every visual one, or ``none``; None for r2plus1d_18 where its store is.
     allow_random
@@ -134,139 +135,170 @@ def gather(
     Raises
     ------
     CollocationError
-        No pair is left, or the stores have no clip in common.
-    StoreError
-        There are no stores, of several data sets, or two recipes of one name.
+        No pair is left, two stores of one backbone, or stores that have no clip in common or
+        annotate one differently.
+    StoreNotFoundError
+        There are no stores.
     RandomWeightsError
-        A store is of random weights.
+        A store that would take part is of random weights.
     UnknownNameError
-        A name is neither a store's nor a backbone's.
+        A name is neither a store's nor a backbone's, or a data set has no stores.
     """
-    dataset, stores = _stores(out, dataset, allow_random=allow_random)
+    shelf = _open(out, dataset)
+    beside = None
+    if motion is None:
+        beside = shelf.found.get(MOTION)
+    elif motion != "none":
+        beside = shelf.pick(motion, "visual")
+        if beside is None:
+            raise CollocationError(
+                f"--motion {motion}: there is no store of it; make one, or give --motion none:\n"
+                f"  {shelf.command(motion)}"
+            )
+    missing: dict[str, Missing] = {}
     left_out: dict[str, str] = {}
-    found: dict[str, Candidate] = {}
-    for name, store in stores.items():
-        if len(store.row_shape) > 1:
-            left_out[name] = "its rows are maps, not vectors"
-        else:
-            found[name] = Candidate(name, store.recipe.backbone["modality"], store)
-    beside = _motion(motion, found, left_out)
-    taken_out = {beside.name} if beside is not None and motion is None else set()
-    missing: list[Missing] = []
     chosen: dict[Modality, tuple[Candidate, ...]] = {}
     asked: dict[Modality, Sequence[str]] = {"audio": audio, "visual": visual}
     for modality, names in asked.items():
-        candidates = []
-        for name in _expanded(names, modality, found, left_out, leave=taken_out):
-            if name in found:
-                candidates.append(_of(modality, found[name]))
-            elif name not in left_out:
-                missing.append(Missing(name, modality, _command(name, dataset, out)))
-            elif name in names:
-                raise CollocationError(f"{name} cannot be compared: {left_out[name]}")
-        chosen[modality] = tuple(dict.fromkeys(candidates))
-    for modality, candidates_ in chosen.items():
-        if not candidates_:
-            commands = "".join(f"\n  {m.command}" for m in missing if m.modality == modality)
+        picked: dict[Candidate, None] = {}
+        absent: dict[str, Missing] = {}
+        for name in names:
+            if name == "all":
+                stored = shelf.of(modality)
+                picked |= dict.fromkeys(one for one in stored if one is not beside)
+                others = shelf.absent(modality)
+                left_out |= {one: why for one, (m, why) in shelf.unfit.items() if m == modality}
+            else:
+                one = shelf.pick(name, modality)
+                picked |= {} if one is None else {one: None}
+                others = [name] if one is None else []
+            absent |= {other: Missing(other, modality, shelf.command(other)) for other in others}
+        if not picked:
+            commands = "".join(f"\n  {one.command}" for one in absent.values())
             raise CollocationError(
-                f"{out} has no {modality} store of {dataset} to compare; make one:{commands}"
+                f"{out} has no {modality} store of {shelf.dataset} to compare"
+                + (f"; make one:{commands}" if commands else "")
             )
-    everything = [*chosen["audio"], *chosen["visual"], *([beside] if beside else [])]
-    clips, apart = _common(everything)
-    return Candidates(
-        dataset=dataset,
+        chosen[modality] = tuple(picked)
+        missing |= absent
+    found = Candidates(
+        dataset=shelf.dataset,
         audio=chosen["audio"],
         visual=chosen["visual"],
         motion=beside,
-        missing=tuple(missing),
+        missing=tuple(missing.values()),
         left_out=left_out,
-        clips=clips,
-        apart=apart,
+        clips=(),
+        apart=0,
     )
+    if not allow_random:
+        _refuse_random(found.all)
+    clips, apart = _common(found.all)
+    return replace(found, clips=clips, apart=apart)
 
 
-def _stores(
-    out: str, dataset: str | None, *, allow_random: bool
-) -> tuple[str, dict[str, FeatureStore]]:
-    """Open the stores of one data set, by backbone name."""
-    urls: dict[str, list[str]] = {}
+@dataclass(frozen=True, slots=True)
+class _Shelf:
+    """The stores of one data set: those of vectors by name, and why others are unfit."""
+
+    dataset: str
+    root: str
+    found: dict[str, Candidate]
+    unfit: dict[str, tuple[Modality, str]]
+
+    def of(self, modality: Modality) -> list[Candidate]:
+        """Stores of a modality, by name."""
+        return [one for _, one in sorted(self.found.items()) if one.modality == modality]
+
+    def absent(self, modality: Modality) -> list[str]:
+        """Backbones of vectors that could be extracted, and are not."""
+        from avfeat import datasets
+        from avfeat.extract import backbones
+
+        if self.dataset not in datasets.names():
+            return []  # the synthetic family: what is not there cannot be made
+        specs = {name: backbones.get(name).spec for name in backbones.names()}
+        return [
+            name
+            for name, spec in specs.items()
+            if spec.modality == modality and spec.map is None and name not in self.found
+        ]
+
+    def pick(self, name: str, modality: Modality) -> Candidate | None:
+        """Find a store by its backbone's name; None if it could be made.
+
+        Raises
+        ------
+        CollocationError
+            It is of the other modality, or cannot be compared.
+        UnknownNameError
+            There is neither store nor backbone of that name.
+        """
+        from avfeat.extract import backbones
+
+        if name in self.unfit:
+            raise CollocationError(f"{name} cannot be compared: {self.unfit[name][1]}")
+        one = self.found.get(name)
+        if one is None:
+            try:
+                spec = backbones.get(name).spec
+            except UnknownNameError as error:
+                known = {*backbones.names(), *self.found}
+                raise UnknownNameError("backbone", name, known) from error
+            if spec.name != name:
+                return self.pick(spec.name, modality)
+        if (one.modality if one else spec.modality) != modality:
+            raise CollocationError(f"{name} is no {modality} backbone")
+        return one
+
+    def command(self, name: str) -> str:
+        """Give the command that makes a store beside the others."""
+        return f"avfeat extract --backbone {name} --dataset {self.dataset} --out {self.root}"
+
+
+def _open(out: str, dataset: str | None) -> _Shelf:
+    """Open the stores of one data set."""
+    by_dataset: dict[str, list[FeatureStore]] = {}
     for url in find_stores(out):
-        urls.setdefault(url.rstrip("/").split("/")[-2], []).append(url)
+        # Random ones are refused when it is known which take part.
+        store = FeatureStore(url, allow_random=True)
+        by_dataset.setdefault(store.manifest.dataset["name"], []).append(store)
     if dataset is None:
-        if len(urls) > 1:
+        if len(by_dataset) > 1:
             raise CollocationError(
-                f"{out} has stores of {', '.join(sorted(urls))}: choose one with --dataset"
+                f"{out} has stores of {', '.join(sorted(by_dataset))}: choose one with --dataset"
             )
-        (dataset,) = urls
-    if dataset not in urls:
-        raise UnknownNameError("data set with stores", dataset, urls)
-    stores: dict[str, FeatureStore] = {}
-    for url in urls[dataset]:
-        store = FeatureStore(url, allow_random=allow_random)
-        name = store.recipe.backbone["name"]
-        twin = stores.setdefault(name, store)
+        (dataset,) = by_dataset
+    if dataset not in by_dataset:
+        raise UnknownNameError("data set with stores", dataset, by_dataset)
+    stores = by_dataset[dataset]
+    found: dict[str, Candidate] = {}
+    unfit: dict[str, tuple[Modality, str]] = {}
+    seen: dict[str, FeatureStore] = {}
+    for store in stores:
+        name, modality = (store.recipe.backbone[key] for key in ("name", "modality"))
+        twin = seen.setdefault(name, store)
         if twin is not store:
             fields = ", ".join(field for field, _, _ in differences(twin.recipe, store.recipe))
+            differ = f"their recipes differ in {fields}" if fields else "by one recipe"
             raise CollocationError(
-                f"{twin.url} and {url} both hold {name}, and their recipes differ in "
-                f"{fields or 'nothing'}; move one of them elsewhere"
+                f"{twin.url} and {store.url} both hold {name}, {differ}; move one of them elsewhere"
             )
-    return dataset, stores
-
-
-def _motion(
-    motion: str | None, found: dict[str, Candidate], left_out: dict[str, str]
-) -> Candidate | None:
-    if motion == "none":
-        return None
-    if motion is None:
-        return found.get(MOTION)
-    if motion not in found:
-        reason = left_out.get(motion, "there is no store of it")
-        raise CollocationError(f"--motion {motion}: {reason}; or --motion none")
-    return _of("visual", found[motion])
-
-
-def _of(modality: Modality, candidate: Candidate) -> Candidate:
-    if candidate.modality != modality:
-        raise CollocationError(
-            f"{candidate.name} is no {modality} backbone: its rows are {candidate.modality}"
-        )
-    return candidate
-
-
-def _expanded(
-    names: Sequence[str],
-    modality: Modality,
-    found: dict[str, Candidate],
-    left_out: dict[str, str],
-    *,
-    leave: set[str],
-) -> list[str]:
-    """Put names for ``all``: the stores there are, then what the registry has besides."""
-    from avfeat.extract import backbones
-
-    specs = {name: backbones.get(name).spec for name in backbones.names()}
-    known = {*found, *left_out}
-    expanded: list[str] = []
-    for name in names:
-        if name == "all":
-            stored = [one.name for one in found.values() if one.modality == modality]
-            others = [
-                other
-                for other, spec in specs.items()
-                if spec.modality == modality and spec.map is None and other not in known
-            ]
-            expanded += [one for one in [*sorted(stored), *others] if one not in leave]
-        elif name not in known:
-            expanded.append(backbones.get(name).spec.name)
+        if len(store.row_shape) > 1:
+            unfit[name] = (modality, "its rows are maps, not vectors")
         else:
-            expanded.append(name)
-    return expanded
+            found[name] = Candidate(name, modality, store)
+    root = stores[0].url.rstrip("/").rpartition("/")[0].rpartition("/")[0] or "."
+    return _Shelf(dataset, root, found, unfit)
 
 
-def _command(name: str, dataset: str, out: str) -> str:
-    return f"avfeat extract --backbone {name} --dataset {dataset} --out {out}"
+def _refuse_random(candidates: Sequence[Candidate]) -> None:
+    drawn = [one.store.url for one in candidates if one.store.recipe.weights["source"] == "random"]
+    if drawn:
+        raise RandomWeightsError(
+            f"made with random weights, whose numbers mean nothing: {', '.join(drawn)}. "
+            "Compare others, or give --allow-random where that is wanted, in tests and demos"
+        )
 
 
 def _common(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], int]:
@@ -280,4 +312,13 @@ def _common(candidates: Sequence[Candidate]) -> tuple[tuple[str, ...], int]:
             for one, ids in zip(candidates, each, strict=True)
         )
         raise CollocationError(f"the stores have no clip in common ({sizes})")
+    first, *others = (one.store for one in candidates)
+    for other in others:
+        differing = next((one for one in common if other.clip(one) != first.clip(one)), None)
+        if differing is not None or other.classes != first.classes:
+            what = "name the classes" if differing is None else f"annotate clip {differing}"
+            raise CollocationError(
+                f"{first.url} and {other.url} {what} differently: extract both with the same "
+                "annotations"
+            )
     return common, len(everything) - len(common)

@@ -1,4 +1,4 @@
-"""Scores of every pair from stored features, without training: one pass over each store.
+"""Scores of every pair from stored features, without training: one pass over each store, or two.
 
 What the numbers mean, and what not, is told in docs/collocation.md.
 """
@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avfeat.collocate.candidates import Candidate, Candidates
+from avfeat.collocate.directions import Directions, with_groups
 from avfeat.collocate.scores.alignment import linear_cka, mutual_neighbours
-from avfeat.collocate.scores.angles import Angles, corresponding_angles
+from avfeat.collocate.scores.angles import Angles
 from avfeat.collocate.scores.canonical import fit_common_space
 from avfeat.collocate.scores.joint import equal_energy, joint, joint_sums
 from avfeat.collocate.scores.moments import ClassSums, Moments
@@ -25,7 +27,7 @@ from avfeat.collocate.scores.spectra import spectrum
 from avfeat.collocate.scores.transferability import logme, regularised_h_score
 from avfeat.collocate.segments import segment_count
 from avfeat.collocate.streams import Clips, Measured, measure
-from avfeat.errors import FeaturesError, UnknownNameError
+from avfeat.errors import FeaturesError, UnknownNameError, UsageError
 from avfeat.metrics import avvp
 
 #: Name to what it says; greater is taken as better.
@@ -41,6 +43,13 @@ SCORES: dict[str, str] = {
     "recall": "cross-modal recall@1 in a common space, above chance (after Wu et al. 2021)",
 }
 
+# What each kind of work is done for.
+_PRINTED = frozenset({"svd"})
+_CENTRED = frozenset({"svd-centred", "subspace", "bsp"})
+_LABELLED = frozenset({"logme", "h-score"})
+_PAIRED = frozenset({"cka", "mutual-knn", "recall"})
+_SAMPLED = frozenset({"mutual-knn", "recall"})
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
@@ -53,7 +62,7 @@ class Scored:
     scores
         By name, see `SCORES`.
     angles, centred
-        Corresponding angles behind ``svd`` and ``svd-centred``.
+        Corresponding angles behind ``svd`` and ``svd-centred``; None where not asked for.
     """
 
     names: tuple[str, ...]
@@ -81,14 +90,6 @@ class Table:
     clips: dict[str, int]
     segments: int
 
-    def ranking(self, score: str) -> list[Scored]:
-        """Pairs by a score, the best first; those without it at the end."""
-        return sorted(self.pairs, key=lambda one: _order(one.scores[score]))
-
-
-def _order(score: Score) -> float:
-    return float("inf") if score.value is None else -score.value
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -102,26 +103,43 @@ class Options:
         Scores to compute.
     k
         Directions compared.
+    resamples
+        Resamples of the bootstrap that gives angles their intervals; 0 for none, which spares the
+        second pass over the stores.
     sampled
         Segments of `target` among which neighbours are sought.
     seed
-        Of that sample.
+        Of that sample and of the resamples.
     workers
         Threads.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such score.
+    UsageError
+        If none is asked for.
     """
 
     source: str = "train"
     target: str = "val"
     names: Sequence[str] = field(default_factory=lambda: tuple(SCORES))
     k: int = 5
+    resamples: int = 0
     sampled: int = 2000
     seed: int = 0
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
 
     def __post_init__(self) -> None:
+        if not self.names:
+            raise UsageError(f"no score is asked for; there are {', '.join(SCORES)}")
         for name in self.names:
             if name not in SCORES:
                 raise UnknownNameError("score", name, SCORES)
+
+    def any_of(self, names: AbstractSet[str]) -> bool:
+        """Whether one of some scores is asked for."""
+        return not names.isdisjoint(self.names)
 
 
 def score(
@@ -132,7 +150,8 @@ def score(
 ) -> Table:
     """Score every pair and every backbone alone.
 
-    Reads each store once, and those of audio once more for each visual one. Memory is O(d^2).
+    Reads each store once, and those of audio once more for each visual one; and all that again for
+    intervals. Memory is O(d^2).
 
     Parameters
     ----------
@@ -146,49 +165,207 @@ def score(
     CollocationError
         If a split has no clips.
     """
-    splits = {name: _clips(candidates, name) for name in (options.source, options.target)}
-    found: dict[str, _Both] = {}
+    work = _Work(candidates, options)
+    heard: dict[str, _Both] = {}
+    singles: list[Scored] = []
+    pairs: dict[tuple[str, ...], Scored] = {}
     for audio in candidates.audio:
         progress(audio.name)
-        found[audio.name] = _both(audio, splits, options, ())
-    drawn = _draw(splits[options.target], options)
-    segments = drawn.segments
-    singles = [_single(one.name, found[one.name], segments, options) for one in candidates.audio]
-    pairs: dict[tuple[str, str], Scored] = {}
-    heard = {one.name: _read(one, drawn) for one in candidates.audio}
+        heard[audio.name] = work.read(audio, ())
+        singles += work.finished([work.single(heard[audio.name])])
     for visual in candidates.visual:
         progress(visual.name)
-        measured = _both(visual, splits, options, candidates.audio)
-        singles.append(_single(visual.name, measured, segments, options))
-        seen = _read(visual, drawn)
-        for audio in candidates.audio:
-            names = (audio.name, visual.name)
-            rows = (heard[audio.name], seen)
-            pairs[names] = _pair(names, found[audio.name], measured, rows, drawn, options)
+        seen = work.read(visual, candidates.audio)
+        drafts = [
+            work.single(seen),
+            *(work.pair(heard[audio.name], seen) for audio in candidates.audio),
+        ]
+        single, *both = work.finished(drafts)
+        singles.append(single)
+        pairs |= {one.names: one for one in both}
     return Table(
         [pairs[audio.name, visual.name] for audio, visual in candidates.pairs],
         singles,
-        {name: len(clips) for name, clips in splits.items()},
-        segments,
+        {options.source: len(work.source), options.target: len(work.target)},
+        work.target.segments,
     )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Both:
-    """Moments of a backbone on source and target; the same where those are one split."""
+    """A backbone's moments on source and target, and its rows of the sampled clips."""
 
+    candidate: Candidate
     source: Measured
     target: Measured
+    rows: NDArray[np.float32] | None
 
 
-def _both(
-    candidate: Candidate, splits: dict[str, Clips], options: Options, beside: Sequence[Candidate]
-) -> _Both:
-    measured = {
-        name: measure(candidate, clips, beside=beside, workers=options.workers)
-        for name, clips in splits.items()
-    }
-    return _Both(measured[options.source], measured[options.target])
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draft:
+    """Scores but those of angles, and the directions that give these, by whether centred."""
+
+    names: tuple[str, ...]
+    scores: dict[str, Score]
+    directions: dict[bool, Directions]
+
+
+_NO_LABELS = Score.not_applicable("the target split has no labels by the second")
+_LONE = Score.not_applicable("it compares two modalities")
+
+
+class _Work:
+    """What all pairs share: the clips, the sample of them, and the options."""
+
+    def __init__(self, candidates: Candidates, options: Options) -> None:
+        self.options = options
+        self.source = _clips(candidates, options.source)
+        self.target = _clips(candidates, options.target)
+        limit = max(1, options.sampled // self.target.segments)
+        self.drawn = self.target.part(sample(len(self.target), limit, seed=options.seed))
+
+    def read(self, candidate: Candidate, beside: Sequence[Candidate]) -> _Both:
+        """Take moments of a backbone, and its cross moments with others."""
+        source, target = (
+            measure(candidate, clips, beside=beside, workers=self.options.workers)
+            for clips in (self.source, self.target)
+        )
+        rows = None
+        if self.options.any_of(_SAMPLED):
+            rows = np.concatenate(list(self.drawn.rows(candidate)))
+            rows = rows.reshape(-1, candidate.store.dim)
+        return _Both(candidate, source, target, rows)
+
+    def single(self, one: _Both) -> _Draft:
+        """Score one backbone; what compares modalities does not apply."""
+        scores = dict.fromkeys(_PAIRED, _LONE)
+        directions = {}
+        for centred in self._forms():
+            moments = (one.source.own, one.target.own)
+            directions[centred] = self._directions((one,), (1.0,), moments, centred=centred)
+        scores |= self._label_scores(one.target.own, one.target.sums)
+        return _Draft((one.candidate.name,), scores, directions)
+
+    def pair(self, audio: _Both, visual: _Both) -> _Draft:
+        """Score a pair: its joint features, and how its modalities go together."""
+        name, options = audio.candidate.name, self.options
+        scores: dict[str, Score] = {}
+        directions = {}
+        for centred in self._forms():
+            # One scale for both splits: theirs would turn the joint space.
+            scale = equal_energy(audio.source.own, visual.source.own, centred=centred)
+            source, target = (
+                joint(one.own, other.own, other.cross[name], scale=scale)
+                for one, other in ((audio.source, visual.source), (audio.target, visual.target))
+            )
+            moments = (source, target)
+            directions[centred] = self._directions((audio, visual), scale, moments, centred=centred)
+        if options.any_of(_LABELLED):
+            scores |= self._joint_label_scores(audio, visual)
+        cross = visual.target.cross[name]
+        if "cka" in options.names:
+            scores["cka"] = linear_cka(audio.target.own, visual.target.own, cross)
+        if audio.rows is not None and visual.rows is not None:
+            clips = np.repeat(np.arange(len(self.drawn)), self.drawn.segments)
+            if "mutual-knn" in options.names:
+                scores["mutual-knn"] = _above(
+                    *mutual_neighbours(audio.rows, visual.rows, clips=clips)
+                )
+            if "recall" in options.names:
+                scores["recall"] = self._recall(audio, visual, clips)
+        return _Draft((name, visual.candidate.name), scores, directions)
+
+    def finished(self, drafts: Sequence[_Draft]) -> list[Scored]:
+        """Compare the directions, with intervals if asked for."""
+        flat = [one for draft in drafts for one in draft.directions.values()]
+        if self.options.resamples:
+            flat = with_groups(flat, self.source, self.target, workers=self.options.workers)
+        found = iter(flat)
+        return [
+            self._finish(draft, {centred: next(found) for centred in draft.directions})
+            for draft in drafts
+        ]
+
+    def _finish(self, draft: _Draft, directions: dict[bool, Directions]) -> Scored:
+        options, scores = self.options, dict(draft.scores)
+        angles = {
+            centred: one.compare(resamples=options.resamples, seed=options.seed)
+            for centred, one in directions.items()
+        }
+        printed, centred = angles.get(False), angles.get(True)
+        if printed is not None:
+            scores["svd"] = printed.first()
+        if centred is not None:
+            ratio = directions[True].target.energy_ratio()
+            scores["svd-centred"] = centred.mean()
+            scores["subspace"] = centred.overlap()
+            scores["bsp"] = ratio if ratio.value is None else Score(1 - ratio.value)
+        wanted = {name: scores[name] for name in options.names}
+        return Scored(draft.names, wanted, printed, centred)
+
+    def _forms(self) -> list[bool]:
+        """Say which forms of angles are needed: printed, centred."""
+        wanted = self.options.any_of
+        return [form for form, names in ((False, _PRINTED), (True, _CENTRED)) if wanted(names)]
+
+    def _directions(
+        self,
+        members: tuple[_Both, ...],
+        scales: tuple[float, ...],
+        moments: tuple[Moments, Moments],
+        *,
+        centred: bool,
+    ) -> Directions:
+        source, target = (
+            spectrum(one, k=self.options.k, clips=len(clips), centred=centred)
+            for one, clips in zip(moments, (self.source, self.target), strict=True)
+        )
+        return Directions(
+            members=tuple(one.candidate for one in members),
+            scales=scales,
+            source=source,
+            target=target,
+        )
+
+    def _label_scores(self, moments: Moments, sums: ClassSums | None) -> dict[str, Score]:
+        if sums is None:
+            return dict.fromkeys(_LABELLED, _NO_LABELS)
+        found = {}
+        if "logme" in self.options.names:
+            found["logme"] = logme(moments, sums)
+        if "h-score" in self.options.names:
+            found["h-score"] = regularised_h_score(moments, sums)
+        return found
+
+    def _joint_label_scores(self, audio: _Both, visual: _Both) -> dict[str, Score]:
+        one, other = audio.target, visual.target
+        if one.sums is None or other.sums is None:
+            return dict.fromkeys(_LABELLED, _NO_LABELS)
+        scale = equal_energy(audio.source.own, visual.source.own, centred=True)
+        moments = joint(one.own, other.own, other.cross[audio.candidate.name], scale=scale)
+        return self._label_scores(moments, joint_sums(one.sums, other.sums, scale=scale))
+
+    def _recall(self, audio: _Both, visual: _Both, clips: NDArray[np.int64]) -> Score:
+        """Find visual segments by audio ones in the space that the source's correlations span."""
+        drawn = self.drawn
+        if drawn.labels is None:
+            return _NO_LABELS
+        cross = visual.source.cross[audio.candidate.name]
+        try:
+            space = fit_common_space(audio.source.own, visual.source.own, cross)
+        except FeaturesError as error:
+            return Score.not_applicable(str(error))
+        assert audio.rows is not None  # where a score needs them, all have them
+        assert visual.rows is not None
+        flat = drawn.labels.reshape(len(clips), 2, -1)
+        found = retrieval(
+            space.audio(audio.rows),
+            space.visual(visual.rows),
+            query_labels=flat[:, 0],
+            candidate_labels=flat[:, 1],
+            clips=clips,
+        ).recall[Reading(besides="clip")]
+        return _above(found.value, found.chance)
 
 
 def _clips(candidates: Candidates, split: str) -> Clips:
@@ -200,131 +377,6 @@ def _clips(candidates: Candidates, split: str) -> Clips:
     if any(clip.events for clip in clips):
         dense = avvp.dense_labels(clips, store.classes, segments=segments)
     return Clips(ids, segments, dense)
-
-
-def _draw(clips: Clips, options: Options) -> Clips:
-    limit = max(1, options.sampled // clips.segments)
-    return clips.part(sample(len(clips), limit, seed=options.seed))
-
-
-def _read(candidate: Candidate, clips: Clips) -> NDArray[np.float32]:
-    """Read features of a few clips, float32 [n * T, d]."""
-    return np.concatenate(list(clips.rows(candidate))).reshape(-1, candidate.store.dim)
-
-
-_NO_LABELS = Score.not_applicable("the target split has no labels by the second")
-_LONE = Score.not_applicable("it compares two modalities")
-
-
-def _single(name: str, both: _Both, segments: int, options: Options) -> Scored:
-    """Score one backbone; what compares modalities does not apply."""
-    target = both.target
-    printed, centred, scores = _angles(both.source.own, target.own, segments, options)
-    scores |= _label_scores(target.own, target.sums)
-    scores |= dict.fromkeys(("cka", "mutual-knn", "recall"), _LONE)
-    return Scored((name,), {one: scores[one] for one in options.names}, printed, centred)
-
-
-def _pair(
-    names: tuple[str, str],
-    audio: _Both,
-    visual: _Both,
-    rows: tuple[NDArray[np.float32], NDArray[np.float32]],
-    drawn: Clips,
-    options: Options,
-) -> Scored:
-    """Score a pair: its joint features, and how its modalities go together.
-
-    `rows` are those of the clips `drawn`, of audio and of visual.
-    """
-    forms = []
-    for centred in (False, True):
-        # One scale for both splits: theirs would turn the joint space.
-        scale = equal_energy(audio.source.own, visual.source.own, centred=centred)
-        forms.append(
-            [
-                joint(one.own, other.own, other.cross[names[0]], scale=scale)
-                for one, other in (
-                    (audio.source, visual.source),
-                    (audio.target, visual.target),
-                )
-            ]
-        )
-    (raw_source, raw_target), (source, target) = forms
-    segments = drawn.segments
-    printed = _compare(raw_source, raw_target, segments, options, centred=False)[0]
-    centred_, scores = _compare(source, target, segments, options, centred=True)
-    scores = {"svd": printed.first()} | scores
-    sums = None
-    if audio.target.sums is not None and visual.target.sums is not None:
-        scale = equal_energy(audio.source.own, visual.source.own, centred=True)
-        sums = joint_sums(audio.target.sums, visual.target.sums, scale=scale)
-    scores |= _label_scores(target, sums)
-    one, other = audio.target, visual.target
-    scores["cka"] = linear_cka(one.own, other.own, other.cross[names[0]])
-    clips = np.repeat(np.arange(len(drawn)), segments)
-    scores["mutual-knn"] = _above(*mutual_neighbours(*rows, clips=clips))
-    scores["recall"] = _recall(names[0], audio, visual, rows, clips, drawn)
-    return Scored(names, {name: scores[name] for name in options.names}, printed, centred_)
-
-
-def _angles(
-    source: Moments, target: Moments, segments: int, options: Options
-) -> tuple[Angles, Angles, dict[str, Score]]:
-    """Compare directions, as printed and centred; give the scores that follow."""
-    printed, _ = _compare(source, target, segments, options, centred=False)
-    centred, scores = _compare(source, target, segments, options, centred=True)
-    return printed, centred, {"svd": printed.first()} | scores
-
-
-def _compare(
-    source: Moments, target: Moments, segments: int, options: Options, *, centred: bool
-) -> tuple[Angles, dict[str, Score]]:
-    spectra = [
-        spectrum(one, k=options.k, clips=one.count // segments, centred=centred)
-        for one in (source, target)
-    ]
-    angles = corresponding_angles(*spectra)
-    ratio = spectra[1].energy_ratio()
-    return angles, {
-        "svd-centred": angles.mean(),
-        "subspace": angles.overlap(),
-        "bsp": ratio if ratio.value is None else Score(1 - ratio.value),
-    }
-
-
-def _label_scores(moments: Moments, sums: ClassSums | None) -> dict[str, Score]:
-    if sums is None:
-        return {"logme": _NO_LABELS, "h-score": _NO_LABELS}
-    return {"logme": logme(moments, sums), "h-score": regularised_h_score(moments, sums)}
-
-
-def _recall(
-    audio_name: str,
-    audio: _Both,
-    visual: _Both,
-    rows: tuple[NDArray[np.float32], NDArray[np.float32]],
-    clips: NDArray[np.int64],
-    drawn: Clips,
-) -> Score:
-    """Find visual segments by audio ones in the space that the source's correlations span."""
-    if drawn.labels is None:
-        return _NO_LABELS
-    try:
-        space = fit_common_space(
-            audio.source.own, visual.source.own, visual.source.cross[audio_name]
-        )
-    except FeaturesError as error:
-        return Score.not_applicable(str(error))
-    flat = drawn.labels.reshape(len(clips), 2, -1)
-    found = retrieval(
-        space.audio(rows[0]),
-        space.visual(rows[1]),
-        query_labels=flat[:, 0],
-        candidate_labels=flat[:, 1],
-        clips=clips,
-    ).recall[Reading(besides="clip")]
-    return _above(found.value, found.chance)
 
 
 def _above(value: Score, chance: Score) -> Score:

@@ -18,13 +18,22 @@ def segment_count(stores: Sequence[FeatureStore], clips: Sequence[str]) -> int:
     Raises
     ------
     FeaturesError
-        If clips differ: segments of one length are compared, as in LLP and AVE.
+        If clips differ: segments of one length are compared, as in LLP and AVE. Or if they are
+        shorter than a second.
     """
-    lengths = {round(stores[0].clip(clip_id).seconds): clip_id for clip_id in clips}
-    if len(lengths) > 1:
-        parts = ", ".join(f"{clip_id} has {seconds} s" for seconds, clip_id in lengths.items())
-        raise FeaturesError(f"clips of one length are compared, but {parts}")
-    return next(iter(lengths))
+    lengths: dict[int, str] = {}
+    for store in stores:
+        for clip_id in clips:
+            lengths.setdefault(round(store.clip(clip_id).seconds), clip_id)
+    shortest, longest = min(lengths), max(lengths)
+    if shortest != longest:
+        raise FeaturesError(
+            f"clips of one length are compared, but {lengths[shortest]} has {shortest} s and "
+            f"{lengths[longest]} has {longest} s"
+        )
+    if shortest < 1:
+        raise FeaturesError(f"{lengths[shortest]} and all other clips are shorter than a second")
+    return shortest
 
 
 def by_second(
@@ -64,13 +73,16 @@ def read_clip(store: FeatureStore, clip_id: str, segments: int) -> NDArray[np.fl
     Raises
     ------
     FeaturesError
-        If a value is infinite.
+        If a value is NaN or infinite.
     IntegrityError
         If stored bytes are damaged.
     """
     rows = store[clip_id]
     if not np.isfinite(rows).all():
-        raise FeaturesError(f"{store.url}: clip {clip_id} has values that are no numbers")
+        raise FeaturesError(
+            f"{store.url}: clip {clip_id} has features that are NaN or infinite; extract the store "
+            "again, or compare without this backbone"
+        )
     return by_second(rows, store.times(clip_id), segments)
 
 

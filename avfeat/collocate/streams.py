@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeVar
@@ -20,7 +20,11 @@ _CLIPS = 1024
 # Clips held at a time: some thousand rows make products fast, and 2048 features of them 32 MB.
 _BLOCK = 400
 
+#: Groups of clips that a bootstrap draws from.
+GROUPS = 20
+
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,18 +108,60 @@ def measure(
     FeaturesError
         If a feature is not finite; store and clip are named.
     """
-    parts = each_part(clips, lambda part: _measured(candidate, part, beside))
-    total = reduce(lambda one, two: delayed(Measured.merge)(one, two), parts)
-    measured: Measured = total.compute(scheduler="threads", num_workers=workers)
-    return measured
+    return _over_parts(
+        clips, lambda part, _: _measured(candidate, part, beside), Measured.merge, workers=workers
+    )
 
 
-def each_part(clips: Clips, work: Callable[[Clips], T]) -> list[Any]:
-    """Delay work on every part of some clips."""
-    return [
-        delayed(work)(clips.part(slice(first, first + _CLIPS)))
+def project(
+    candidates: Sequence[Candidate],
+    clips: Clips,
+    bases: Mapping[K, Mapping[str, NDArray[np.float64]]],
+    *,
+    workers: int,
+) -> dict[K, list[Moments]]:
+    """Read clips once, and take moments of groups of them in the coordinates of some vectors.
+
+    Parameters
+    ----------
+    candidates
+        Backbones whose rows are read.
+    bases
+        By any key, backbone name to float64 [d, m]: a row's coordinates are the sum over these
+        backbones of ``row @ basis``, so that a joint row of two has them too.
+    workers
+        Threads, each with one part of the clips.
+
+    Returns
+    -------
+    dict
+        By key, moments of m numbers of at most `GROUPS` groups; clips are dealt out in turn.
+    """
+    # Features are float32, and a copy of a block in float64 is twice as large.
+    narrow = {
+        key: {name: basis.astype(np.float32) for name, basis in each.items()}
+        for key, each in bases.items()
+    }
+    groups = min(GROUPS, len(clips))
+    return _over_parts(
+        clips,
+        lambda part, first: _projected(candidates, part, narrow, groups, first),
+        _merge_groups,
+        workers=workers,
+    )
+
+
+def _over_parts(
+    clips: Clips, work: Callable[[Clips, int], T], merge: Callable[[T, T], T], *, workers: int
+) -> T:
+    """Do work on parts of clips, each with the number of its first clip, and merge in order."""
+    parts = [
+        delayed(work)(clips.part(slice(first, first + _CLIPS)), first)
         for first in range(0, len(clips), _CLIPS)
     ]
+    total: Any = reduce(lambda one, two: delayed(merge)(one, two), parts)
+    found: T = total.compute(scheduler="threads", num_workers=workers)
+    return found
 
 
 def _measured(candidate: Candidate, clips: Clips, beside: Sequence[Candidate]) -> Measured:
@@ -136,3 +182,36 @@ def _measured(candidate: Candidate, clips: Clips, beside: Sequence[Candidate]) -
             found.cross[one.name].add(other, rows)
         at += len(rows)
     return found
+
+
+def _projected(
+    candidates: Sequence[Candidate],
+    clips: Clips,
+    bases: Mapping[K, Mapping[str, NDArray[np.float32]]],
+    groups: int,
+    first: int,
+) -> dict[K, list[Moments]]:
+    found = {
+        key: [Moments(next(iter(each.values())).shape[1]) for _ in range(groups)]
+        for key, each in bases.items()
+    }
+    names = [one.name for one in candidates]
+    for blocks_ in zip(*(clips.rows(one) for one in candidates), strict=True):
+        rows = dict(zip(names, blocks_, strict=True))
+        for key, each in bases.items():
+            coordinates = sum(rows[name] @ basis for name, basis in each.items())
+            for place in range(groups):
+                # What is in group 0 of all clips need not be the first one of this block.
+                group = found[key][(first + place) % groups]
+                group.add(coordinates[place::groups])
+        first += len(blocks_[0])
+    return found
+
+
+def _merge_groups(
+    one: dict[K, list[Moments]], other: dict[K, list[Moments]]
+) -> dict[K, list[Moments]]:
+    for key, groups in one.items():
+        for group, more in zip(groups, other[key], strict=True):
+            group.merge(more)
+    return one

@@ -21,7 +21,7 @@ Float64s = NDArray[np.float64]
 
 # A resample's leading vectors are sought among this many more than are asked for.
 _SPARE = 3
-_LEAST_SPARE = 32
+_LEAST_SPARE = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
