@@ -55,6 +55,14 @@ from avfeat.console import (
     help="Singular vectors compared.",
 )
 @click.option(
+    "--resamples",
+    type=click.IntRange(min=0),
+    default=200,
+    show_default=True,
+    help="Of the bootstrap over clips, for intervals of angles; 0 for none, which reads the stores "
+    "once instead of twice.",
+)
+@click.option(
     "--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Of a training."
 )
 @click.option(
@@ -70,7 +78,7 @@ from avfeat.console import (
     is_flag=True,
     help="Also the papers' diagnostics of the features; takes some five times as long as scores.",
 )
-@click.option("--halving", is_flag=True, help="Stop trainings of hopeless pairs early.")
+@click.option("--halving", is_flag=True, help="Let the proxy stop hopeless pairs early.")
 @click.option(
     "--log",
     default="collocation",
@@ -82,6 +90,7 @@ from avfeat.console import (
     "--workers", type=click.IntRange(min=1), help="Train in this many processes.  [default: here]"
 )
 @click.option("--allow-random", is_flag=True, help="Also take stores of random weights.")
+@click.option("--report", metavar="FILE", help="Also write everything as one HTML page with figures.")
 @json_option("collocate", "Everything as JSON on stdout.")
 @verbose_option
 @quiet_option
@@ -98,21 +107,24 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
       avfeat collocate --audio vggish,openl3 --visual all
       avfeat collocate --audio all --visual senet154,polynet --scores svd,logme
       avfeat collocate --audio vggish,openl3 --visual all --method proxy --seeds 3
-      avfeat collocate --audio vggish --visual all --method all --workers 2
+      avfeat collocate --audio vggish --visual all --method all --workers 2 --report report.html
     """
     from avfeat import render_collocation as render
-    from avfeat.collocate import candidates, scoring, session
+    from avfeat.collocate import candidates, report, scoring, session
     from avfeat.collocate.train import Hyper
 
     talk = talk_console(quiet=options["quiet"])
-    scores = options["scores"].split(",") if options["scores"] else tuple(scoring.SCORES)
+    if options["report"]:
+        report.check_target(options["report"])  # before hours of trainings
+    scores = scoring.SCORES if options["scores"] is None else _names(options["scores"])
     settings = session.Settings(
         method=options["method"],
         scoring=scoring.Options(
             source=options["source"],
             target=options["target"],
-            names=scores,
+            names=tuple(scores),
             k=options["directions"],
+            resamples=options["resamples"],
             seed=options["seed"],
         ),
         test=options["test"],
@@ -126,8 +138,8 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     chosen = candidates.gather(
         options["out"],
         dataset=options["dataset"],
-        audio=options["audio"].split(","),
-        visual=options["visual"].split(","),
+        audio=_names(options["audio"]),
+        visual=_names(options["visual"]),
         motion=options["motion"],
         allow_random=options["allow_random"],
     )
@@ -137,8 +149,9 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         settings,
         client=client,
         reading=lambda name: talk.print(f"reading {name}", markup=False),
-        trained=lambda training, record: talk.print(
-            f"trained {' + '.join(training.pair)} on {training.train}, seed {training.hyper.seed}: "
+        trained=lambda training, record, known: talk.print(
+            f"{'found in the log' if known else 'trained'}: {' + '.join(training.pair)} on "
+            f"{training.train}, learning rate {training.hyper.lr:g}, seed {training.hyper.seed}: "
             f"Type@AV {record['scores']['segment']['type_av']:.2f}",
             markup=False,
         ),
@@ -147,6 +160,14 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         print_json(document)
     else:
         render.collocation(results_console(), document)
+    if options["report"]:
+        report.write(document, options["report"], log=options["log"])
+        talk.print(f"report: {options['report']}", markup=False)
+
+
+def _names(text: str) -> list[str]:
+    """Cut names at commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _cluster(options: dict[str, Any]) -> Any:
@@ -160,6 +181,11 @@ def _cluster(options: dict[str, Any]) -> Any:
         raise UsageError("--workers starts processes here; leave out --scheduler")
     if not (workers or scheduler):
         return nullcontext()
+    if options["method"] == "scores":
+        raise UsageError(
+            "--workers and --scheduler are for trainings, and --method scores has none"
+        )
     from avfeat.extract import cluster
 
+    cluster.check_shared(options["out"])
     return cluster.connected(scheduler) if scheduler else cluster.local(workers)

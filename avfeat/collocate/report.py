@@ -1,0 +1,317 @@
+"""A collocation as one page of HTML that needs no network.
+
+Everything in the document of `avfeat.collocate.session.collocate` is in it, each number rounded for
+people and in full for programs (``<data value="…">``). Figures are SVG within the page. All text is
+escaped: names and messages come from stores that somebody else may have made.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from avfeat.collocate import figures, outline
+from avfeat.collocate.training import Log
+from avfeat.errors import UsageError, WriteError
+from avfeat.words import duration
+
+Document = Mapping[str, Any]
+Pair = tuple[str, str]
+
+#: Seconds of the traversal over those of the proxy in Wu et al. 2022: 33887.77 / 11706.04.
+PAPER_RATIO = 2.895
+
+# Parts of the diagnostics from this depth on are details.
+_DEEP = 2
+
+_TITLES = {"traverse": "traversal"}
+
+
+def check_target(path: str | Path) -> Path:
+    """Return where a report is to go, before hours are spent on what is to be in it.
+
+    Raises
+    ------
+    UsageError
+        If its folder is not there, or it is a folder itself.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise UsageError(
+            f"cannot write the report {target}: there is no folder {target.parent}; create it, or "
+            "choose another file with --report"
+        )
+    if target.is_dir():
+        raise UsageError(f"cannot write the report {target}: it is a folder; name a file in it")
+    return target
+
+
+def write(document: Document, path: str | Path, *, log: str | None = None) -> None:
+    """Write the report of a collocation, whole or not at all.
+
+    Parameters
+    ----------
+    document
+        Of `avfeat.collocate.session.collocate`; what it has no part of is left out.
+    path
+        The HTML file; one that is there is replaced.
+    log
+        Folder or URL of the trainings' records, whose curves are drawn; None for none.
+
+    Raises
+    ------
+    UsageError
+        See `check_target`.
+    WriteError
+        Disk full, or not permitted; what was there before is untouched.
+    """
+    target = check_target(path)
+    text = render(document, find=Log(log).find if log is not None else lambda key: None)
+    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            with scratch.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot write the report {target}: {error.strerror or error}") from error
+
+
+def render(
+    document: Document,
+    *,
+    find: Callable[[str], Document | None] = lambda key: None,
+) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    find
+        Gives the record of a training by its key, or None.
+    """
+    environment = Environment(
+        loader=PackageLoader("avfeat.collocate", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = duration
+    searches = document.get("searches", {})
+    return environment.get_template("report.html.j2").render(
+        document=document,
+        titles=_TITLES,
+        unreal={
+            name: store["weights"]
+            for name, store in document["stores"].items()
+            if store["weights"] != "published"
+        },
+        methods=list(_methods(document)),
+        order=_order(document),
+        reasons=_reasons(document),
+        evidence=_evidence(document),
+        curves={name: _curves(document, name, find) for name in searches},
+        diagnostics=list(_diagnostics(document.get("diagnostics", {}))),
+        ratio=_ratio(document),
+        paper_ratio=PAPER_RATIO,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A column of the ranking.
+
+    Attributes
+    ----------
+    name
+        Of the search or score.
+    values
+        By pair; those without one are not in it.
+    spreads
+        Standard deviations over seeds, by pair; only of searches with several.
+    reasons
+        Why a pair has no value.
+    unit
+        ``%`` of Type@AV; none of scores.
+    """
+
+    name: str
+    values: Mapping[Pair, float]
+    spreads: Mapping[Pair, float]
+    reasons: Mapping[Pair, str]
+    unit: str
+
+    def shade(self, pair: Pair) -> float:
+        """Share of the pairs that this one is better than, from 0 to 1."""
+        if len(self.values) < 2:
+            return 0.0
+        below = sum(other < self.values[pair] for other in self.values.values())
+        return below / (len(self.values) - 1)
+
+
+def _methods(document: Document) -> Iterator[Method]:
+    """Give all methods that value pairs: the dear one first, then the cheap ones."""
+    for name in ("traverse", "proxy"):
+        if search := document.get("searches", {}).get(name):
+            places = {_pair(place["pair"]): place for place in search["places"]}
+            yield Method(
+                name,
+                {pair: place["type_av"] for pair, place in places.items()},
+                {p: one["spread"] for p, one in places.items() if one["spread"] is not None},
+                {},
+                "%",
+            )
+    rows = {_pair(row["names"]): row["scores"] for row in document.get("pairs", [])}
+    for name in document.get("scores", {}):
+        yield Method(
+            name,
+            {p: s[name]["value"] for p, s in rows.items() if s[name]["value"] is not None},
+            {},
+            {p: s[name]["reason"] for p, s in rows.items() if s[name]["value"] is None},
+            "",
+        )
+
+
+def _order(document: Document) -> list[Pair]:
+    """Pairs, the best first, by the dearest method that values any."""
+    pairs = _pairs(document)
+    for method in _methods(document):
+        if method.values:
+            # A search has its own order: pairs that were dropped stand behind all that were not.
+            search = document.get("searches", {}).get(method.name)
+            if search is not None:
+                found = [_pair(place["pair"]) for place in search["places"]]
+            else:
+                found = sorted(method.values, key=lambda pair: -method.values[pair])
+            return [*found, *(pair for pair in pairs if pair not in set(found))]
+    return pairs
+
+
+def _reasons(document: Document) -> dict[tuple[str, str], list[str]]:
+    """Who has no value: score and reason to the backbones or pairs."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in [*document.get("pairs", []), *document.get("singles", [])]:
+        for name, score in row["scores"].items():
+            if score["value"] is None:
+                found.setdefault((name, score["reason"]), []).append(" + ".join(row["names"]))
+    return found
+
+
+def _evidence(document: Document) -> Markup | None:
+    """Draw who follows the traversal."""
+    searches = document.get("searches", {})
+    if "traverse" not in searches:
+        return None
+    agreements = document.get("evidence", {})
+    cheap = [
+        figures.Follower(one.name, one.values, agreements.get(one.name, {}).get("tau"))
+        for one in _methods(document)
+        if one.name != "traverse"
+    ]
+    return Markup(
+        figures.evidence(
+            _valued(searches["traverse"]),
+            cheap,
+            proxy=_valued(searches["proxy"]) if "proxy" in searches else (),
+        )
+    )
+
+
+def _valued(search: Document) -> list[tuple[Pair, float, float | None]]:
+    return [(_pair(p["pair"]), p["type_av"], p["spread"]) for p in search["places"]]
+
+
+def _curves(document: Document, name: str, find: Callable[[str], Document | None]) -> Markup | None:
+    """Draw the trainings behind a ranking, of those that the log still has."""
+    places = {_pair(place["pair"]): place for place in document["searches"][name]["places"]}
+    found = [
+        figures.Curve(
+            pair,
+            [epoch["loss"] for epoch in record["curve"]],
+            [epoch["type_av"] for epoch in record["curve"]],
+        )
+        # Not in the order of the ranking: a backbone has one colour in all figures.
+        for pair in _pairs(document)
+        for key in places[pair]["records"]
+        if (record := find(key)) is not None
+    ]
+    return Markup(figures.curves(found, name=f"curves-{name}")) if found else None
+
+
+@dataclass(slots=True)
+class Part:
+    """A heading of the diagnostics and what is under it.
+
+    Attributes
+    ----------
+    title
+        Of deep parts the whole way to them.
+    depth
+        From 0.
+    blocks
+        Tables, and curves as a figure with the table of its numbers.
+    """
+
+    title: str
+    depth: int
+    blocks: list[tuple[Markup | None, outline.Table]]
+
+    @property
+    def folded(self) -> bool:
+        """Whether it opens on a click only: what is deep and has nothing to look at."""
+        return self.depth >= _DEEP and not any(figure for figure, _ in self.blocks)
+
+
+def _diagnostics(diagnostics: Document) -> Iterator[Part]:
+    """Lay the diagnostics out in the order in which they are to be read."""
+    part = Part("", 0, [])
+    way: list[str] = []
+    for number, block in enumerate(outline.outline(dict(diagnostics)) if diagnostics else ()):
+        match block:
+            case outline.Heading():
+                if part.blocks or (part.title and part.depth < _DEEP):
+                    yield part
+                way = [*way[: block.depth], block.text]
+                title = ": ".join(way[_DEEP:]) or block.text
+                part = Part(title, block.depth, [])
+            case outline.Table():
+                part.blocks.append((None, block))
+            case outline.Curves():
+                figure = figures.lines(block.series, title=block.title, name=f"lines-{number}")
+                part.blocks.append((Markup(figure), _columns(block.series)))
+    if part.blocks:
+        yield part
+
+
+def _columns(series: Mapping[str, Sequence[float | None]]) -> outline.Table:
+    """Put curves into a table, a row each."""
+    longest = max(len(values) for values in series.values())
+    rows = [[name, *values, *[None] * (longest - len(values))] for name, values in series.items()]
+    return outline.Table(["", *map(str, range(longest))], rows)
+
+
+def _ratio(document: Document) -> float | None:
+    """How many times the proxy's seconds the traversal took; None unless both ran."""
+    searches = document.get("searches", {})
+    if not {"traverse", "proxy"} <= searches.keys() or not searches["proxy"]["seconds"]:
+        return None
+    return float(searches["traverse"]["seconds"] / searches["proxy"]["seconds"])
+
+
+def _pairs(document: Document) -> list[Pair]:
+    return [(audio, visual) for audio in document["audio"] for visual in document["visual"]]
+
+
+def _pair(names: Sequence[str]) -> Pair:
+    return names[0], names[1]
