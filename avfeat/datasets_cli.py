@@ -60,7 +60,7 @@ def _clips(ctx: click.Context, option: click.Parameter, value: str) -> tuple[int
 )
 @click.option(
     "--clips",
-    default="600,200,400",
+    default="600,300,400",
     show_default=True,
     callback=_clips,
     metavar="N|TRAIN,VAL,TEST",

@@ -62,7 +62,7 @@ EVENT_KINDS = (0.70, 0.15, 0.15)
 WHOLE = 0.3
 
 CONTEXT = 8
-STRENGTH = 4.0
+STRENGTH = 6.0
 SEGMENT_NOISE, CONTEXT_NOISE, ROW_NOISE = 1.0, 0.3, 0.5
 #: Added before the ReLU, so that more than half of a feature's values are not 0.
 OFFSET = 0.5
@@ -117,9 +117,9 @@ AUDIO = (
 VISUAL = (
     SyntheticBackbone("vgg19_bn", "visual", 8, 4096, 64, (0.05, 0.05, 0.05, 1.00, 1.00), 0.1),
     SyntheticBackbone("resnet152", "visual", 8, 2048, 64, (0.90, 0.05, 0.05, 0.90, 0.05), 0.5),
-    SyntheticBackbone("senet154", "visual", 8, 2048, 64, (0.50, 0.95, 0.95, 0.05, 0.05), 0.7),
+    SyntheticBackbone("senet154", "visual", 8, 2048, 64, (0.30, 0.95, 0.95, 0.05, 0.05), 0.7),
     SyntheticBackbone("polynet", "visual", 8, 2048, 64, (1.00, 1.00, 1.00, 0.05, 0.05), 0.9),
-    SyntheticBackbone("openl3_image", "visual", 8, 512, 64, (0.50, 0.05, 0.05, 0.05, 0.70), 0.5),
+    SyntheticBackbone("openl3_image", "visual", 8, 512, 64, (0.30, 0.05, 0.05, 0.05, 0.70), 0.5),
 )
 #: Beside every pair, for the 3-D branch of task models.
 MOTION = (
@@ -189,7 +189,7 @@ class Family:
     """
 
     seed: int = 0
-    clips: tuple[int, int, int] = (600, 200, 400)
+    clips: tuple[int, int, int] = (600, 300, 400)
     width: Width = "small"
 
     def __post_init__(self) -> None:

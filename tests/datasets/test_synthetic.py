@@ -167,9 +167,9 @@ def test_the_numbers_of_version_1_stay() -> None:
     assert synthetic.VERSION == 1
     digest = hashlib.sha256()
     family = Family(seed=0)
-    for backbone in BACKBONES:
-        digest.update(family.features(backbone, "val", 3)[0].tobytes())
-    assert digest.hexdigest()[:16] == "9b467fd477f971df"
+    for backbone, number in itertools.product(BACKBONES, range(20)):
+        digest.update(family.features(backbone, "val", number)[0].tobytes())
+    assert digest.hexdigest()[:16] == "11dee27a8636d932"
 
 
 @pytest.mark.parametrize("name", ["vggish", "vgg19_bn", "senet154"])
@@ -178,8 +178,8 @@ def test_quality_is_how_well_a_class_can_be_detected(name: str) -> None:
     quality = np.resize(BY_NAME[name].quality, len(CLASSES))
     assert areas[quality >= 0.9].min() > 0.9
     assert areas[quality <= 0.05].max() < 0.68
-    if (quality == 0.5).any():
-        assert 0.7 < areas[quality == 0.5].mean() < 0.9
+    if (quality == 0.3).any():
+        assert 0.7 < areas[quality == 0.3].mean() < 0.9
 
 
 def test_width_is_not_quality() -> None:
