@@ -1,9 +1,9 @@
 """All benchmarks, or some: ``python -m benchmarks --only media,forward``.
 
 Every figure is a ratio measured in one run, its sides taking turns, or stands beside one. Results
-go to benchmarks/results/latest.json and into docs/benchmarks.md as they come; what was not measured
-now keeps its figures of before, with their date. ``--quick`` only sees that everything runs, and
-writes nothing.
+go to benchmarks/results/latest.json and into docs/benchmarks.md as they come, those of collocation
+into docs/collocation.md too; what was not measured now keeps its figures of before, with their
+date. ``--quick`` only sees that everything runs, and writes nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SECTIONS = (
     "pipeline",
     "cluster",
     "store",
+    "collocation",
     "memory",
 )
 

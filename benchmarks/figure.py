@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -36,6 +36,14 @@ class Figure:
     detail: str
     limit: str = ""
     bound: Literal["least", "most"] = "least"
+
+    def bounded(self, target: float) -> Figure:
+        """Return the same with a target that its value should not exceed.
+
+        >>> plain("memory", 5.0, "MB", "").bounded(4.0).met
+        False
+        """
+        return replace(self, target=target, met=self.value <= target, bound="most")
 
 
 def least(name: str, value: float, target: float, detail: str, *, limit: str = "") -> Figure:

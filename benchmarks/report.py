@@ -1,4 +1,4 @@
-"""What a run leaves: benchmarks/results/latest.json, and the table of docs/benchmarks.md."""
+"""What a run leaves: benchmarks/results/latest.json, and the tables of documents."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from benchmarks.setting import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results" / "latest.json"
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
+#: Section to a page of its own, which shows its table besides.
+PAGES = {"collocation": ROOT / "docs" / "collocation.md"}
 _LIBRARIES = ("avfeat", "torch", "openvino", "av", "numpy", "pillow", "zarr", "distributed")
 _OTHERS = ("decord", "torchcodec")
 
@@ -67,7 +69,7 @@ def merge(old: Record, new: Sequence[Record], *, order: Sequence[str]) -> list[R
 
 
 def write(new: Sequence[Record], *, order: Sequence[str], not_measured: Sequence[str]) -> None:
-    """Write both files.
+    """Write the results, the document, and the pages of sections that have any.
 
     Parameters
     ----------
@@ -85,6 +87,11 @@ def write(new: Sequence[Record], *, order: Sequence[str], not_measured: Sequence
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     DOCUMENT.write_text(between(DOCUMENT.read_text(), "results", table(document)))
+    for section, page in PAGES.items():
+        own = [one for one in document["figures"] if one["section"] == section]
+        if own:
+            content = table({**document, "figures": own, "not_measured": []})
+            page.write_text(between(page.read_text(), "benchmarks", content))
 
 
 def table(document: Record) -> str:
