@@ -90,7 +90,7 @@ from avfeat.console import (
     "--workers", type=click.IntRange(min=1), help="Train in this many processes.  [default: here]"
 )
 @click.option("--allow-random", is_flag=True, help="Also take stores of random weights.")
-@click.option("--report", metavar="FILE", help="Also write everything as one HTML page with figures.")
+@click.option("--report", metavar="FILE", help="Also write all of it as an HTML page with figures.")
 @json_option("collocate", "Everything as JSON on stdout.")
 @verbose_option
 @quiet_option

@@ -126,8 +126,10 @@ def _named(value: Any) -> dict[str, Any]:
         name = str(number)
         if isinstance(item, dict) and item:
             key, first = next(iter(item.items()))
-            if _is_plain(first):
-                name = f"{key} {_plain(first)}" if not isinstance(first, list) else _plain(first)
+            if isinstance(first, list) and _is_plain(first):
+                name, item = _plain(first), {k: v for k, v in item.items() if k != key}
+            elif _is_plain(first):
+                name = f"{key} {first}"
         named[name if name not in named else f"{name} ({number})"] = item
     return named
 

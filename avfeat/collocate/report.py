@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from avfeat.collocate import figures, outline
+from avfeat.collocate import figures, outline, reasons
 from avfeat.collocate.training import Log
 from avfeat.errors import UsageError, WriteError
 from avfeat.words import duration
@@ -30,6 +30,8 @@ PAPER_RATIO = 2.895
 
 # Parts of the diagnostics from this depth on are details.
 _DEEP = 2
+
+_FORMS = {"printed": "As the paper has it", "centred": "Of centred features"}
 
 _TITLES = {"traverse": "traversal"}
 
@@ -119,10 +121,15 @@ def render(
         },
         methods=list(_methods(document)),
         order=_order(document),
-        reasons=_reasons(document),
+        reasons=reasons.collect([*document.get("pairs", []), *document.get("singles", [])]),
         evidence=_evidence(document),
         curves={name: _curves(document, name, find) for name in searches},
         diagnostics=list(_diagnostics(document.get("diagnostics", {}))),
+        angled={
+            form: title
+            for form, title in _FORMS.items()
+            if any(row["angles"][form] for row in document.get("pairs", []))
+        },
         ratio=_ratio(document),
         paper_ratio=PAPER_RATIO,
     )
@@ -140,24 +147,29 @@ class Method:
         By pair; those without one are not in it.
     spreads
         Standard deviations over seeds, by pair; only of searches with several.
-    reasons
-        Why a pair has no value.
-    unit
-        ``%`` of Type@AV; none of scores.
+    epochs
+        By pair, only of searches: one that was dropped early is behind all that were not.
     """
 
     name: str
     values: Mapping[Pair, float]
-    spreads: Mapping[Pair, float]
-    reasons: Mapping[Pair, str]
-    unit: str
+    spreads: Mapping[Pair, float] = field(default_factory=dict)
+    epochs: Mapping[Pair, int] = field(default_factory=dict)
 
     def shade(self, pair: Pair) -> float:
-        """Share of the pairs that this one is better than, from 0 to 1."""
+        """Share of the other pairs that this one is better than, from 0 to 1."""
         if len(self.values) < 2:
             return 0.0
-        below = sum(other < self.values[pair] for other in self.values.values())
-        return below / (len(self.values) - 1)
+        own = self._key(pair)
+        return sum(self._key(other) < own for other in self.values) / (len(self.values) - 1)
+
+    def dropped(self, pair: Pair) -> int | None:
+        """Epochs after which a pair was dropped; None where it was not."""
+        epochs = self.epochs.get(pair)
+        return epochs if epochs is not None and epochs < max(self.epochs.values()) else None
+
+    def _key(self, pair: Pair) -> tuple[int, float]:
+        return self.epochs.get(pair, 0), self.values[pair]
 
 
 def _methods(document: Document) -> Iterator[Method]:
@@ -169,43 +181,24 @@ def _methods(document: Document) -> Iterator[Method]:
                 name,
                 {pair: place["type_av"] for pair, place in places.items()},
                 {p: one["spread"] for p, one in places.items() if one["spread"] is not None},
-                {},
-                "%",
+                {pair: place["epochs"] for pair, place in places.items()},
             )
     rows = {_pair(row["names"]): row["scores"] for row in document.get("pairs", [])}
     for name in document.get("scores", {}):
         yield Method(
             name,
             {p: s[name]["value"] for p, s in rows.items() if s[name]["value"] is not None},
-            {},
-            {p: s[name]["reason"] for p, s in rows.items() if s[name]["value"] is None},
-            "",
         )
 
 
 def _order(document: Document) -> list[Pair]:
     """Pairs, the best first, by the dearest method that values any."""
     pairs = _pairs(document)
-    for method in _methods(document):
-        if method.values:
-            # A search has its own order: pairs that were dropped stand behind all that were not.
-            search = document.get("searches", {}).get(method.name)
-            if search is not None:
-                found = [_pair(place["pair"]) for place in search["places"]]
-            else:
-                found = sorted(method.values, key=lambda pair: -method.values[pair])
-            return [*found, *(pair for pair in pairs if pair not in set(found))]
-    return pairs
-
-
-def _reasons(document: Document) -> dict[tuple[str, str], list[str]]:
-    """Who has no value: score and reason to the backbones or pairs."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for row in [*document.get("pairs", []), *document.get("singles", [])]:
-        for name, score in row["scores"].items():
-            if score["value"] is None:
-                found.setdefault((name, score["reason"]), []).append(" + ".join(row["names"]))
-    return found
+    valuing = [method for method in _methods(document) if method.values]
+    if not valuing:
+        return pairs
+    first = valuing[0]
+    return sorted(pairs, key=lambda pair: -first.shade(pair) if pair in first.values else 1)
 
 
 def _evidence(document: Document) -> Markup | None:
