@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,9 @@ from avfeat.console import (
     talk_console,
     verbose_option,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @click.command()
@@ -41,9 +45,13 @@ from avfeat.console import (
     help="scores: no training; proxy: the papers' decoupled search; traverse: train every pair.",
 )
 @click.option("--scores", help="Names with commas; the first orders the table.  [default: all]")
-@click.option("--source", default="train", show_default=True, help="Split compared from.")
 @click.option(
-    "--target", default="val", show_default=True, help="Split compared to; the proxy trains on it."
+    "--source",
+    help="Split compared from, or all.  [default: train, or the only split there is]",
+)
+@click.option(
+    "--target",
+    help="Split compared to, or all; the proxy trains on it.  [default: val, or the only split]",
 )
 @click.option("--test", default="test", show_default=True, help="Split that traverse judges by.")
 @click.option(
@@ -117,11 +125,20 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     if options["report"]:
         report.check_target(options["report"])  # before hours of trainings
     scores = scoring.SCORES if options["scores"] is None else _names(options["scores"])
+    chosen = candidates.gather(
+        options["out"],
+        dataset=options["dataset"],
+        audio=_names(options["audio"]),
+        visual=_names(options["visual"]),
+        motion=options["motion"],
+        allow_random=options["allow_random"],
+    )
+    source, target = _splits(options, chosen.splits, talk)
     settings = session.Settings(
         method=options["method"],
         scoring=scoring.Options(
-            source=options["source"],
-            target=options["target"],
+            source=source,
+            target=target,
             names=tuple(scores),
             k=options["directions"],
             resamples=options["resamples"],
@@ -133,14 +150,6 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         halving=options["halving"],
         diagnostics=options["diagnostics"],
         log=options["log"],
-        allow_random=options["allow_random"],
-    )
-    chosen = candidates.gather(
-        options["out"],
-        dataset=options["dataset"],
-        audio=_names(options["audio"]),
-        visual=_names(options["visual"]),
-        motion=options["motion"],
         allow_random=options["allow_random"],
     )
     client = ctx.with_resource(_cluster(options))
@@ -163,6 +172,19 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     if options["report"]:
         report.write(document, options["report"], log=options["log"])
         talk.print(f"report: {options['report']}", markup=False)
+
+
+def _splits(options: dict[str, Any], splits: Sequence[str], talk: Console) -> tuple[str, str]:
+    """Choose source and target; of a data set without train and val the only split there is."""
+    source, target = options["source"], options["target"]
+    if source is None and target is None and len(splits) == 1:
+        talk.print(
+            f"all clips are in split {splits[0]}: it is source and target, so nothing is compared "
+            "between splits",
+            markup=False,
+        )
+        return splits[0], splits[0]
+    return source or "train", target or "val"
 
 
 def _names(text: str) -> list[str]:

@@ -14,6 +14,9 @@ from avfeat.words import counted
 
 Modality = Literal["audio", "visual"]
 
+#: In place of a split's name: all clips, whatever their split.
+ALL = "all"
+
 #: The 3-D network that the papers keep beside whichever 2-D network is tried.
 MOTION = "r2plus1d_18"
 
@@ -88,21 +91,29 @@ class Candidates:
         motion = [self.motion] if self.motion else []
         return list(dict.fromkeys([*self.audio, *self.visual, *motion]))
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that common clips are in, sorted."""
+        reference = self.all[0].store
+        return tuple(sorted({reference.clip(clip_id).split for clip_id in self.clips}))
+
     def split(self, name: str) -> list[str]:
-        """Ids of the common clips of a split.
+        """Ids of the common clips of a split, or of all splits by the name ``all``.
 
         Raises
         ------
         CollocationError
             If there are none.
         """
+        if name == ALL:
+            return list(self.clips)
         reference = self.all[0].store
         found = [clip_id for clip_id in self.clips if reference.clip(clip_id).split == name]
         if not found:
-            splits = sorted({reference.clip(clip_id).split for clip_id in self.clips})
             raise CollocationError(
                 f"no clip that all stores have is in split {name!r}; there are "
-                f"{', '.join(splits)}: choose with --source and --target"
+                f"{', '.join(self.splits)}: choose with --source and --target, where {ALL!r} "
+                "is every clip"
             )
         return found
 

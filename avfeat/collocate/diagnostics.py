@@ -23,10 +23,8 @@ from avfeat.collocate.scores.canonical import CommonSpace, fit_common_space
 from avfeat.collocate.scores.lags import LabelLags, labels_by_lag, similarity_by_lag
 from avfeat.collocate.scores.neighbours import sample, unit_rows
 from avfeat.collocate.scores.retrieval import Level, Reading, Retrieval, retrieval
-from avfeat.collocate.segments import segment_count
 from avfeat.collocate.streams import Clips, Measured, measure
 from avfeat.errors import FeaturesError
-from avfeat.metrics import avvp
 
 Found = dict[str, Any]
 Rows = NDArray[np.float32]
@@ -83,7 +81,7 @@ def diagnose(
     CollocationError
         If a split has no clips.
     """
-    target = _clips(candidates, options.target)
+    target = Clips.of(candidates, options.target)
     limit = max(1, options.sampled // target.segments)
     drawn = target.part(sample(len(target), limit, seed=options.seed))
     rows: dict[str, Rows] = {}
@@ -116,16 +114,6 @@ def diagnose(
     }
 
 
-def _clips(candidates: Candidates, split: str) -> Clips:
-    store = candidates.all[0].store
-    ids = tuple(candidates.split(split))
-    segments = segment_count([store], ids)
-    clips = [store.clip(clip_id) for clip_id in ids]
-    if not any(clip.events for clip in clips):
-        return Clips(ids, segments, None)
-    return Clips(ids, segments, avvp.dense_labels(clips, store.classes, segments=segments))
-
-
 @dataclass(frozen=True, slots=True)
 class _Pair:
     """What is found of a pair in its common space."""
@@ -142,7 +130,7 @@ def _pairs(
     progress: Callable[[str], None],
 ) -> dict[str, _Pair]:
     """Fit the spaces of all pairs in one pass over the source split, and look at the sample."""
-    source = _clips(candidates, options.source)
+    source = Clips.of(candidates, options.source)
     source = Clips(source.ids, source.segments, None)
 
     def measured(one: Candidate, beside: tuple[Candidate, ...] = ()) -> Measured:

@@ -25,10 +25,9 @@ from avfeat.collocate.scores.result import Score
 from avfeat.collocate.scores.retrieval import Reading, retrieval
 from avfeat.collocate.scores.spectra import spectrum
 from avfeat.collocate.scores.transferability import logme, regularised_h_score
-from avfeat.collocate.segments import segment_count
 from avfeat.collocate.streams import Clips, Measured, measure
 from avfeat.errors import FeaturesError, UnknownNameError, UsageError
-from avfeat.metrics import avvp
+from avfeat.words import counted
 
 #: Name to what it says; greater is taken as better.
 SCORES: dict[str, str] = {
@@ -46,6 +45,7 @@ SCORES: dict[str, str] = {
 # What each kind of work is done for.
 _PRINTED = frozenset({"svd"})
 _CENTRED = frozenset({"svd-centred", "subspace", "bsp"})
+_ANGLES = frozenset({"svd", "svd-centred", "subspace"})
 _LABELLED = frozenset({"logme", "h-score"})
 _PAIRED = frozenset({"cka", "mutual-knn", "recall"})
 _SAMPLED = frozenset({"mutual-knn", "recall"})
@@ -98,7 +98,7 @@ class Options:
     Attributes
     ----------
     source, target
-        Splits that angles compare; labels are those of `target`.
+        Splits that angles compare, or ``all``; labels are those of `target`.
     names
         Scores to compute.
     k
@@ -219,8 +219,9 @@ class _Work:
 
     def __init__(self, candidates: Candidates, options: Options) -> None:
         self.options = options
-        self.source = _clips(candidates, options.source)
-        self.target = _clips(candidates, options.target)
+        self.source = Clips.of(candidates, options.source)
+        self.target = Clips.of(candidates, options.target)
+        self.shared = len(set(self.source.ids) & set(self.target.ids))
         limit = max(1, options.sampled // self.target.segments)
         self.drawn = self.target.part(sample(len(self.target), limit, seed=options.seed))
 
@@ -278,7 +279,7 @@ class _Work:
     def finished(self, drafts: Sequence[_Draft]) -> list[Scored]:
         """Compare the directions, with intervals if asked for."""
         flat = [one for draft in drafts for one in draft.directions.values()]
-        if self.options.resamples:
+        if self.options.resamples and not self.shared:
             flat = with_groups(flat, self.source, self.target, workers=self.options.workers)
         found = iter(flat)
         return [
@@ -288,20 +289,31 @@ class _Work:
 
     def _finish(self, draft: _Draft, directions: dict[bool, Directions]) -> Scored:
         options, scores = self.options, dict(draft.scores)
-        angles = {
-            centred: one.compare(resamples=options.resamples, seed=options.seed)
-            for centred, one in directions.items()
-        }
+        angles = {}
+        if self.shared:
+            scores |= dict.fromkeys(_ANGLES, self._same_clips())
+        else:
+            angles = {
+                centred: one.compare(resamples=options.resamples, seed=options.seed)
+                for centred, one in directions.items()
+            }
         printed, centred = angles.get(False), angles.get(True)
         if printed is not None:
             scores["svd"] = printed.first()
         if centred is not None:
-            ratio = directions[True].target.energy_ratio()
             scores["svd-centred"] = centred.mean()
             scores["subspace"] = centred.overlap()
+        if True in directions:
+            ratio = directions[True].target.energy_ratio()
             scores["bsp"] = ratio if ratio.value is None else Score(1 - ratio.value)
         wanted = {name: scores[name] for name in options.names}
         return Scored(draft.names, wanted, printed, centred)
+
+    def _same_clips(self) -> Score:
+        return Score.not_applicable(
+            f"source and target have {counted(self.shared, 'clip')} in common: their directions "
+            "agree whatever the features"
+        )
 
     def _forms(self) -> list[bool]:
         """Say which forms of angles are needed: printed, centred."""
@@ -350,6 +362,11 @@ class _Work:
         drawn = self.drawn
         if drawn.labels is None:
             return _NO_LABELS
+        if self.shared:
+            return Score.not_applicable(
+                f"the common space would be fitted on {counted(self.shared, 'clip')} that it is "
+                "asked about: source and target overlap"
+            )
         cross = visual.source.cross[audio.candidate.name]
         try:
             space = fit_common_space(audio.source.own, visual.source.own, cross)
@@ -366,17 +383,6 @@ class _Work:
             clips=clips,
         ).recall[Reading(besides="clip")]
         return _above(found.value, found.chance)
-
-
-def _clips(candidates: Candidates, split: str) -> Clips:
-    store = candidates.all[0].store
-    ids = tuple(candidates.split(split))
-    segments = segment_count([store], ids)
-    clips = [store.clip(clip_id) for clip_id in ids]
-    dense = None
-    if any(clip.events for clip in clips):
-        dense = avvp.dense_labels(clips, store.classes, segments=segments)
-    return Clips(ids, segments, dense)
 
 
 def _above(value: Score, chance: Score) -> Score:

@@ -11,9 +11,10 @@ import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from avfeat.collocate.candidates import Candidate
+from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.scores.moments import ClassSums, CrossMoments, Moments
-from avfeat.collocate.segments import blocks
+from avfeat.collocate.segments import blocks, segment_count
+from avfeat.metrics import avvp
 
 # Clips that one task reads. Its result is [d, d]; of shorter parts merging would be most of it.
 _CLIPS = 1024
@@ -44,6 +45,26 @@ class Clips:
     ids: tuple[str, ...]
     segments: int
     labels: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, candidates: Candidates, split: str) -> Clips:
+        """Take the common clips of a split, or of all.
+
+        Raises
+        ------
+        FeaturesError
+            If clips differ in length.
+        CollocationError
+            If there are none.
+        """
+        store = candidates.all[0].store
+        ids = tuple(candidates.split(split))
+        segments = segment_count([store], ids)
+        clips = [store.clip(clip_id) for clip_id in ids]
+        # Of a split with weak labels alone, as LLP's train, they would say that nothing happens.
+        if {clip.split for clip in clips} != {clip.split for clip in clips if clip.events}:
+            return cls(ids, segments, None)
+        return cls(ids, segments, avvp.dense_labels(clips, store.classes, segments=segments))
 
     def __len__(self) -> int:
         return len(self.ids)
