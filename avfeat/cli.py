@@ -25,7 +25,7 @@ from avfeat.extract_cli import extract
 from avfeat.weights_cli import weights
 
 #: Commands that find what they did before.
-_GOES_ON = ("extract", "demo", "fetch", "synthesize")
+_GOES_ON = ("extract", "demo", "fetch", "synthesize", "collocate")
 
 
 class _Group(click.Group):
@@ -163,9 +163,9 @@ def verify(ctx: click.Context, path: str, as_json: bool, verbose: int) -> None:
 def demo(ctx: click.Context, out: Path, verbose: int, quiet: bool) -> None:
     """Show the main job on three synthetic clips.
 
-    Extracts, inspects, verifies and draws, with vggish, resnet152 and r2plus1d_18: with their
-    published weights (630 MiB) where these can be had, else with random ones. Takes a few minutes
-    on a CPU; Ctrl-C stops it after the unit in hand, and the same command goes on.
+    Extracts, inspects, verifies, draws and collocates, with vggish, resnet152 and r2plus1d_18: with
+    their published weights (630 MiB) where these can be had, else with random ones. Takes a few
+    minutes on a CPU; Ctrl-C stops it after the unit in hand, and the same command goes on.
     """
     from avfeat.demo import run_demo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +12,9 @@ from avfeat.tables import pairs, table
 from avfeat.words import counted, duration
 
 _NONE = "-"
+
+# Not those within a name, such as resnet152.
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
 def collocation(console: Console, document: dict[str, Any]) -> None:
@@ -57,26 +61,63 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
     names = list(document["scores"])
     splits = document["splits"]
     shown = sorted(document["pairs"], key=lambda row: _order(row["scores"][names[0]]))
+    rows = [*shown, *document["singles"]]
+    columns = [f"{name} #" for name in names]
+    intervals = [_interval(row) for row in rows]
+    # Beside what it is of; of the other angles it is in the JSON document.
+    place = names.index("svd") + 1 if "svd" in names and any(intervals) else None
+    if place is not None:
+        columns.insert(place, "95 % #")
+    cells = []
+    for row, interval in zip(rows, intervals, strict=True):
+        values = [_value(row["scores"][name]) for name in names]
+        if place is not None:
+            values.insert(place, interval or _NONE)
+        cells.append((" + ".join(row["names"]), *values))
     table(
         console,
         f"scores without training, {splits['source']} to {splits['target']}, "
         f"{duration(document['seconds'])}",
-        ("pair", *(f"{name} #" for name in names)),
-        [
-            (" + ".join(row["names"]), *(_value(row["scores"][name]) for name in names))
-            for row in [*shown, *document["singles"]]
-        ],
+        ("pair", *columns),
+        cells,
     )
     for name, meaning in document["scores"].items():
         console.print(f"  {name}: {meaning}", style="dim", markup=False)
-    reasons: dict[str, list[str]] = {}
-    for row in [*document["pairs"], *document["singles"]]:
+    if place is not None:
+        console.print(
+            f"  95 %: interval of svd by {document['resamples']} resamples of clips", style="dim"
+        )
+    for line in _reasons(rows):
+        console.print(f"  {_NONE} {line}", style="dim", markup=False)
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """Write the interval of cos psi_1 as printed; empty where there is none."""
+    printed = row["angles"]["printed"]
+    interval = printed and printed["interval"]
+    return f"{interval[0][0]:.4f} to {interval[0][1]:.4f}" if interval else ""
+
+
+def _reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """Say why scores do not apply, in one line for all reasons that differ in numbers alone."""
+    kinds: dict[str, tuple[dict[str, None], list[list[str]]]] = {}
+    for row in rows:
         for name, score in row["scores"].items():
             if score["value"] is None:
-                reasons.setdefault(score["reason"], []).append(name)
-    for reason, affected in reasons.items():
-        which = ", ".join(dict.fromkeys(affected))
-        console.print(f"  {_NONE} {which}: {reason}", style="dim", markup=False)
+                reason = score["reason"]
+                names, numbers = kinds.setdefault(_NUMBER.sub("{}", reason), ({}, []))
+                names[name] = None
+                numbers.append(_NUMBER.findall(reason))
+    lines = []
+    for kind, (names, numbers) in kinds.items():
+        ranges = []
+        for values in zip(*numbers, strict=True):
+            lowest, highest = min(values, key=float), max(values, key=float)
+            ranges.append(lowest if lowest == highest else f"{lowest}...{highest}")
+        pieces = kind.split("{}")
+        text = "".join(part for both in zip(pieces, [*ranges, ""], strict=True) for part in both)
+        lines.append(f"{', '.join(names)}: {text}")
+    return lines
 
 
 def _order(score: dict[str, Any]) -> float:
@@ -110,8 +151,13 @@ def _search(console: Console, name: str, search: dict[str, Any]) -> None:
             style="dim",
             markup=False,
         )
-    if saved := search["facts"].get("epochs_saved"):
-        console.print(f"  early stopping saved {saved} epochs", style="dim")
+    if "epochs_saved" in search["facts"]:
+        facts = search["facts"]
+        console.print(
+            f"  early stopping saved {facts['epochs_saved']} of "
+            f"{counted(facts['epochs_in_full'], 'epoch')}",
+            style="dim",
+        )
 
 
 def _evidence(console: Console, evidence: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.segments import blocks, segment_count
 from avfeat.errors import FeaturesError
 from avfeat.manifests.clips import Clip
+from avfeat.manifests.jsonfile import digest
 from avfeat.metrics import avvp
+from avfeat.stores.files import Files
 from avfeat.stores.reader import FeatureStore
 
 #: Bytes of features that a process keeps for the next training. LLP's 10,000 training clips by the
@@ -32,8 +35,9 @@ class Source:
 
     @classmethod
     def of(cls, candidate: Candidate) -> Source:
-        """Refer to a candidate's store."""
-        return cls(candidate.name, candidate.store.url, candidate.store.fingerprint)
+        """Refer to a candidate's store, wherever a worker was started."""
+        store = candidate.store
+        return cls(candidate.name, str(Files(store.url).local or store.url), store.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class Corpus:
         Seconds per clip.
     splits
         Split name to its clips, as annotated.
+    digests
+        Split name to sha256 (hex) of these.
     allow_random
         Whether stores of random weights may be opened.
     """
@@ -58,6 +64,7 @@ class Corpus:
     classes: tuple[str, ...]
     segments: int
     splits: dict[str, tuple[Clip, ...]]
+    digests: dict[str, str]
     allow_random: bool
 
     @classmethod
@@ -82,7 +89,11 @@ class Corpus:
         }
         everything = [clip.id for clips in taken.values() for clip in clips]
         segments = segment_count([store], everything)
-        return cls(candidates.dataset, store.classes, segments, taken, allow_random)
+        digests = {
+            split: digest([dataclasses.asdict(clip) for clip in clips])
+            for split, clips in taken.items()
+        }
+        return cls(candidates.dataset, store.classes, segments, taken, digests, allow_random)
 
     def features(self, source: Source, split: str) -> NDArray[np.float32]:
         """Read a backbone's features of a split, float32 [n, segments, d]; kept for the next."""
@@ -104,7 +115,10 @@ class Corpus:
 
 
 class _Cache:
-    """Features of this process, the longest unused thrown out first."""
+    """Features of this process, the longest unused thrown out first.
+
+    What was asked for last is kept, however large it is.
+    """
 
     def __init__(self) -> None:
         self._held: OrderedDict[tuple[object, ...], NDArray[np.float32]] = OrderedDict()
@@ -112,7 +126,7 @@ class _Cache:
 
     def get(self, corpus: Corpus, source: Source, split: str) -> NDArray[np.float32]:
         ids = tuple(clip.id for clip in corpus.splits[split])
-        key = (source, split, corpus.segments, hash(ids))
+        key = (source, corpus.segments, ids)
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
@@ -120,14 +134,19 @@ class _Cache:
             store = FeatureStore(source.url, allow_random=corpus.allow_random)
             if store.fingerprint != source.fingerprint:
                 raise FeaturesError(f"{source.url} was replaced while it was being used")
-            found = np.concatenate(list(blocks(store, ids, corpus.segments)))
+            found = np.empty((len(ids), corpus.segments, store.dim), np.float32)
+            at = 0
+            for block in blocks(store, ids, corpus.segments):
+                found[at : at + len(block)] = block
+                at += len(block)
             found.flags.writeable = False
             self._held[key] = found
-            while sum(one.nbytes for one in self._held.values()) > _KEPT_BYTES:
-                if len(self._held) == 1:
-                    break
+            while len(self._held) > 1 and self._bytes() > _KEPT_BYTES:
                 self._held.popitem(last=False)
             return found
+
+    def _bytes(self) -> int:
+        return sum(one.nbytes for one in self._held.values())
 
 
 _cache = _Cache()

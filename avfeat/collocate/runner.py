@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from avfeat.collocate.corpus import Corpus
@@ -13,7 +15,8 @@ from avfeat.errors import ClusterError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-Listener = Callable[[Training, Record], None]
+#: Told of a training, of its record, and whether the log had it before.
+Listener = Callable[[Training, Record, bool], None]
 
 
 class Runner:
@@ -43,7 +46,7 @@ class Runner:
         self.corpus = corpus
         self._log = log
         self._client = client
-        self._listener = listener or (lambda training, record: None)
+        self._listener = listener or (lambda training, record, known: None)
         # Where paused trainings are: here, or on the worker that has them.
         self._paused: dict[str, Fit | Future[Any]] = {}
 
@@ -51,6 +54,8 @@ class Runner:
         self, trainings: Sequence[Training], *, going_on: Sequence[Training] | None = None
     ) -> list[Record]:
         """Return the records of trainings, in their order.
+
+        Of one that is to pause, the record of all its epochs will do where the log has that.
 
         Parameters
         ----------
@@ -64,18 +69,27 @@ class Runner:
         """
         keys = [training.key(self.corpus) for training in trainings]
         before = [one.key(self.corpus) for one in going_on or ()]
-        records = {key: record for key in keys if (record := self._log.find(key)) is not None}
+        # What nobody goes on with was dropped.
+        self._paused = {key: one for key, one in self._paused.items() if key in before}
+        records: dict[str, Record] = {}
         for training, key in zip(trainings, keys, strict=True):
-            if key in records:
-                self._listener(training, records[key])
+            if (record := self._known(training, key)) is not None:
+                records[key] = record
+                self._listener(training, record, True)
         todo = [number for number, key in enumerate(keys) if key not in records]
         run = self._here if self._client is None else self._there
         jobs = [(trainings[n], keys[n], before[n] if before else None) for n in todo]
         for training, key, record in run(jobs):
             self._log.keep(record)
             records[key] = record
-            self._listener(training, record)
+            self._listener(training, record, False)
         return [records[key] for key in keys]
+
+    def _known(self, training: Training, key: str) -> Record | None:
+        record = self._log.find(key)
+        if record is None and training.until is not None:
+            record = self._log.find(replace(training, until=None).key(self.corpus))
+        return record
 
     def _here(
         self, jobs: Sequence[tuple[Training, str, str | None]]
@@ -105,12 +119,21 @@ class Runner:
                 self._paused[key] = client.submit(_second, both, pure=False)
             waiting[client.submit(_first, both, pure=False)] = (training, key)
         lost = []
-        for future in as_completed(list(waiting)):
-            training, key = waiting[future]
-            try:
-                yield training, key, future.result()
-            except KilledWorker:
-                lost.append(" x ".join(training.pair))
+        try:
+            for future in as_completed(list(waiting)):
+                training, key = waiting[future]
+                try:
+                    yield training, key, future.result()
+                except KilledWorker:
+                    lost.append(" + ".join(training.pair))
+                except CancelledError as error:
+                    raise ClusterError(
+                        "the scheduler is gone, or forgot what it was given; the same command "
+                        "goes on from the trainings in the log"
+                    ) from error
+        finally:
+            # Others may go on using the workers after an error here, or Ctrl-C.
+            client.cancel(list(waiting), force=True)
         if lost:
             raise ClusterError(
                 f"trainings were given up, as the workers that had them died: {', '.join(lost)}; "

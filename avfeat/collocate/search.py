@@ -6,8 +6,9 @@ Sciences 2022, Algorithm 1; and Rethinking the constraints of multimodal fusion,
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from avfeat.collocate.corpus import Source
 from avfeat.collocate.runner import Runner
 from avfeat.collocate.train import Hyper
 from avfeat.collocate.training import Record, Training
+from avfeat.manifests.jsonfile import digest
 
 Pair = tuple[Source, Source]
 
@@ -41,7 +43,7 @@ class Place:
     spread
         Its standard deviation over seeds; None of one seed.
     epochs
-        That it was trained for; fewer where successive halving dropped it.
+        That it is judged by; fewer where successive halving dropped it.
     records
         Of its trainings, one per seed.
     """
@@ -63,24 +65,31 @@ class Search:
         ``traverse`` or ``proxy``.
     places
         All pairs, the best first; a pair that was dropped stands behind all that were not.
-    seconds
-        Of all its trainings, also of those that the log had.
-    trainings
-        How many.
+    records
+        Of all its trainings, each once, also of those that the log had.
     facts
-        What else is to be told: hyper-parameters, the path of the proxy, what halving saved.
+        What else is to be told: the path of the proxy, what halving saved.
     """
 
     method: str
     places: tuple[Place, ...]
-    seconds: float
-    trainings: int
+    records: tuple[Record, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def best(self) -> tuple[str, str]:
         """The pair at the top."""
         return self.places[0].pair
+
+    @property
+    def seconds(self) -> float:
+        """What its trainings took, whenever they ran."""
+        return float(sum(record["seconds"] for record in self.records))
+
+    @property
+    def trainings(self) -> int:
+        """How many; one that paused and went on counts once."""
+        return len({_whole(record) for record in self.records})
 
 
 def traverse(
@@ -91,9 +100,8 @@ def traverse(
     splits: tuple[str, str, str],
     hyper: Hyper,
     seeds: Sequence[int],
-    halving: bool = False,
 ) -> Search:
-    """Train every pair and judge it on clips that it never saw.
+    """Train every pair to the end and judge it on clips that it never saw: the truth to hold to.
 
     Parameters
     ----------
@@ -103,15 +111,13 @@ def traverse(
         Its seed is not used.
     seeds
         Each pair is trained with every one.
-    halving
-        Drop hopeless pairs early, see `_halved`.
     """
     train, val, test = splits
     trainings = {
-        (audio.name, visual.name): [
+        _names(pair): [
             Training(
-                audio=audio,
-                visual=visual,
+                audio=pair[0],
+                visual=pair[1],
                 motion=motion,
                 train=train,
                 val=val,
@@ -120,9 +126,11 @@ def traverse(
             )
             for seed in seeds
         ]
-        for audio, visual in pairs
+        for pair in pairs
     }
-    return _search("traverse", runner, trainings, halving=halving)
+    places = _trained(runner, trainings, hyper.epochs)
+    records = _once(record for place in places for record in place.records)
+    return Search("traverse", tuple(places), records)
 
 
 def proxy(
@@ -149,77 +157,64 @@ def proxy(
         To train and to score on.
     hyper
         What is not tuned. Its seed is not used.
+    seeds
+        Each pair is trained with every one; the first tunes.
     grid
         Learning rates to choose from.
+    halving
+        Drop hopeless pairs early, see `_halved`.
     """
-    done: list[Search] = []
-    tuned: list[Record] = []
+    records: list[Record] = []
     path: list[dict[str, Any]] = []
     here = pairs[0]
-    # A pair is stood at once at most, so this ends.
+    # No pair is stood at twice, so this ends.
     while True:
-        choices = [
-            Training(
-                audio=here[0],
-                visual=here[1],
-                motion=motion,
-                train=split,
-                val=split,
-                test=None,
-                hyper=replace(hyper, lr=lr, seed=seeds[0]),
-            )
-            for lr in grid
-        ]
-        records = runner.run(choices)
-        tuned += records
-        lr = max(zip(map(type_av, records), grid, strict=True))[1]
+        training = Training(
+            audio=here[0],
+            visual=here[1],
+            motion=motion,
+            train=split,
+            val=split,
+            test=None,
+            hyper=replace(hyper, seed=seeds[0]),
+        )
+        tuned = runner.run([replace(training, hyper=replace(training.hyper, lr=lr)) for lr in grid])
+        lr = max(zip(map(type_av, tuned), grid, strict=True))[1]
         trainings = {
-            (audio.name, visual.name): [
-                replace(choices[0], audio=audio, visual=visual, hyper=replace(hyper, lr=lr, seed=s))
-                for s in seeds
+            _names(pair): [
+                replace(
+                    training, audio=pair[0], visual=pair[1], hyper=replace(hyper, lr=lr, seed=seed)
+                )
+                for seed in seeds
             ]
-            for audio, visual in pairs
+            for pair in pairs
         }
-        found = _search("proxy", runner, trainings, halving=halving)
-        done.append(found)
-        path.append({"pair": [here[0].name, here[1].name], "lr": lr, "best": list(found.best)})
-        better = next(pair for pair in pairs if (pair[0].name, pair[1].name) == found.best)
+        if halving:
+            places, ran = _halved(runner, trainings, hyper.epochs)
+        else:
+            places = _trained(runner, trainings, hyper.epochs)
+            ran = [record for place in places for record in place.records]
+        records += [*tuned, *ran]
+        best = places[0]
+        path.append({"pair": list(_names(here)), "lr": lr, "best": list(best.pair)})
+        own = next(place for place in places if place.pair == _names(here))
         stood = [tuple(step["pair"]) for step in path]
-        if (better[0].name, better[1].name) in stood:
+        # As good is not better; a pair that was dropped early is worse, whatever it had reached.
+        level = (own.epochs, own.value) == (best.epochs, best.value)
+        if level or best.pair in stood:
             break
-        here = better
-    unique = _unique([*tuned, *(r for one in done for p in one.places for r in p.records)])
-    saved = sum(one.facts.get("epochs_saved", 0) for one in done)
-    return Search(
-        "proxy",
-        done[-1].places,
-        sum(record["seconds"] for record in unique),
-        len(unique),
-        {"path": path, "grid": list(grid), **({"epochs_saved": saved} if halving else {})},
-    )
+        here = next(pair for pair in pairs if _names(pair) == best.pair)
+    unique = _once(records)
+    facts: dict[str, Any] = {"path": path, "grid": list(grid)}
+    if halving:
+        in_full = hyper.epochs * len({_whole(record) for record in unique})
+        facts |= {"epochs_in_full": in_full, "epochs_saved": in_full - _epochs(unique)}
+    return Search("proxy", tuple(places), unique, facts)
 
 
 def type_av(record: Record) -> float:
     """Segment-level Type@AV of a training, in percent."""
     return float(record["scores"]["segment"]["type_av"])
-
-
-def _search(
-    method: str,
-    runner: Runner,
-    trainings: dict[tuple[str, str], list[Training]],
-    *,
-    halving: bool,
-) -> Search:
-    """Train pairs, each with every seed, and rank them."""
-    epochs = next(iter(trainings.values()))[0].hyper.epochs
-    if halving:
-        places, facts = _halved(runner, trainings, epochs)
-    else:
-        places, facts = _trained(runner, trainings, epochs), {}
-    records = [record for place in places for record in place.records]
-    seconds = sum(record["seconds"] for record in records)
-    return Search(method, tuple(places), seconds, len(records), facts)
 
 
 def _trained(
@@ -229,13 +224,14 @@ def _trained(
     *,
     going_on: dict[tuple[str, str], list[Training]] | None = None,
 ) -> list[Place]:
+    """Train pairs, each with every seed, and rank them."""
     flat = [training for each in trainings.values() for training in each]
     before = [one for pair in trainings for one in going_on[pair]] if going_on else None
     records = iter(runner.run(flat, going_on=before))
     places = []
     for pair, each in trainings.items():
         own = tuple(next(records) for _ in each)
-        values = [type_av(record) for record in own]
+        values = [_reached(record, epochs) for record in own]
         spread = statistics.stdev(values) if len(values) > 1 else None
         places.append(Place(pair, statistics.fmean(values), spread, epochs, own))
     return sorted(places, key=lambda place: -place.value)
@@ -243,31 +239,53 @@ def _trained(
 
 def _halved(
     runner: Runner, trainings: dict[tuple[str, str], list[Training]], epochs: int
-) -> tuple[list[Place], dict[str, Any]]:
-    """Rank pairs by successive halving: after a quarter and a half of the epochs half go on."""
+) -> tuple[list[Place], list[Record]]:
+    """Rank pairs by successive halving: after a quarter and a half of the epochs half go on.
+
+    Those that go on end as they would have without. Returns all records too, of pauses as well.
+    """
     dropped: list[Place] = []
+    records: list[Record] = []
     left, before = trainings, None
     rungs = sorted({max(1, round(epochs * share)) for share in _RUNGS} - {epochs})
-    for until in (*rungs, epochs):
-        paused = {
-            pair: [replace(one, until=until if until < epochs else None) for one in each]
-            for pair, each in left.items()
-        }
+    for until in rungs:
+        paused = {pair: [replace(one, until=until) for one in each] for pair, each in left.items()}
         places = _trained(runner, paused, until, going_on=before)
-        if until == epochs:
-            break
-        kept = max(1, round(len(places) * _KEPT))
+        records += [record for place in places for record in place.records]
+        kept = math.ceil(len(places) * _KEPT)
         dropped = [*places[kept:], *dropped]
         left = {place.pair: left[place.pair] for place in places[:kept]}
-        before = {pair: paused[pair] for pair in left}
-    seeds = len(next(iter(trainings.values())))
-    saved = seeds * sum(epochs - place.epochs for place in dropped)
-    return [*places, *dropped], {
-        "epochs_saved": saved,
-        "epochs_in_full": seeds * epochs * len(trainings),
-    }
+        before = paused
+    places = _trained(runner, left, epochs, going_on=before)
+    records += [record for place in places for record in place.records]
+    return [*places, *dropped], records
 
 
-def _unique(records: Sequence[Record]) -> list[Record]:
+def _reached(record: Record, epochs: int) -> float:
+    """Type@AV after some epochs, of which the best one counts; of all where others judge it."""
+    if record["splits"]["test"] is not None:
+        return type_av(record)
+    return max(float(epoch["type_av"]) for epoch in record["curve"][:epochs])
+
+
+def _names(pair: Pair) -> tuple[str, str]:
+    return pair[0].name, pair[1].name
+
+
+def _once(records: Iterable[Record]) -> tuple[Record, ...]:
     """Leave out records of one and the same training."""
-    return list({record["key"]: record for record in records}.values())
+    return tuple({record["key"]: record for record in records}.values())
+
+
+def _whole(record: Record) -> str:
+    """Name the training that a record is of, wherever it paused."""
+    return digest([record["pair"], record["motion"], record["splits"], record["hyper"]])
+
+
+def _epochs(records: Iterable[Record]) -> int:
+    """Count the epochs that records stand for; what a paused training went on from is in it."""
+    most: dict[str, int] = {}
+    for record in records:
+        name = _whole(record)
+        most[name] = max(most.get(name, 0), len(record["curve"]))
+    return sum(most.values())

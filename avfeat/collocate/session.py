@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from avfeat.collocate import scoring
-from avfeat.collocate.candidates import Candidates
+from avfeat.collocate.candidates import ALL, Candidates
 from avfeat.collocate.corpus import Corpus, Source
 from avfeat.collocate.diagnostics import diagnose
 from avfeat.collocate.evidence import Pair, agreement
@@ -17,7 +17,7 @@ from avfeat.collocate.runner import Listener, Runner
 from avfeat.collocate.search import GRID, Search, proxy, traverse
 from avfeat.collocate.train import Hyper
 from avfeat.collocate.training import Log
-from avfeat.errors import CollocationError
+from avfeat.errors import CollocationError, UsageError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,7 +49,7 @@ class Settings:
     grid
         Learning rates that the proxy tunes.
     halving
-        Whether searches drop hopeless pairs early.
+        Whether the proxy drops hopeless pairs early; the traversal trains all to the end.
     diagnostics
         Whether the papers' diagnostics are run too.
     log
@@ -68,6 +68,21 @@ class Settings:
     diagnostics: bool = False
     log: str = "collocation"
     allow_random: bool = False
+
+    def __post_init__(self) -> None:
+        if self.halving and not self.wants("proxy"):
+            raise UsageError(
+                f"halving is for the proxy: method {self.method} has none, and the traversal "
+                "trains every pair to the end"
+            )
+        splits = (self.scoring.source, self.scoring.target, self.test)
+        if self.method != "scores" and ALL in splits:
+            raise UsageError(f"split {ALL!r} is for scores: a search needs splits of its own")
+        if self.wants("traverse") and self.test in (self.scoring.source, self.scoring.target):
+            raise UsageError(
+                f"the traversal judges pairs by clips that it never saw: test cannot be "
+                f"{self.test!r}, by which it trains or chooses"
+            )
 
     def wants(self, method: Method) -> bool:
         """Whether a method is to run."""
@@ -101,11 +116,12 @@ def collocate(
     Raises
     ------
     CollocationError
-        If a split has no clips in common, or no labels that a search needs.
+        If a split has no clips in common, or no labels that a search needs; before any work.
     FeaturesError, TrainingError
         If features are not finite, or a training diverges.
     """
     document = _head(candidates, settings)
+    corpus = _corpus(candidates, settings)
     cheap: dict[str, tuple[dict[Pair, float], float]] = {}
     if settings.wants("scores"):
         started = time.perf_counter()
@@ -120,12 +136,22 @@ def collocate(
             }
             cheap[name] = (values, seconds)
     if settings.diagnostics:
-        document["diagnostics"] = diagnose(candidates, settings.scoring, progress=reading)
-    searches = _searches(candidates, settings, client, trained)
+        document["diagnostics"] = diagnose(
+            candidates, dataclasses.replace(settings.scoring, resamples=0), progress=reading
+        )
+    searches: dict[str, Search] = {}
+    if corpus is not None:
+        runner = Runner(corpus, Log(settings.log), client=client, listener=trained)
+        searches = _searches(runner, candidates, settings)
     document["searches"] = {name: _searched(search) for name, search in searches.items()}
     if "proxy" in searches:
         found = searches["proxy"]
-        cheap["proxy"] = ({place.pair: place.value for place in found.places}, found.seconds)
+        # A pair that was dropped early is behind those that were not, whatever it had reached.
+        steps = sorted({(place.epochs, place.value) for place in found.places})
+        order = {
+            place.pair: float(steps.index((place.epochs, place.value))) for place in found.places
+        }
+        cheap["proxy"] = (order, found.seconds)
     if "traverse" in searches:
         document["evidence"] = _evidence(cheap, searches["traverse"])
     return document
@@ -163,6 +189,7 @@ def _scored(table: scoring.Table, settings: Settings, seconds: float) -> Documen
         "scores": {name: scoring.SCORES[name] for name in options.names},
         "splits": {"source": options.source, "target": options.target, "clips": table.clips},
         "k": options.k,
+        "resamples": options.resamples,
         "pairs": [_row(one) for one in table.pairs],
         "singles": [_row(one) for one in table.singles],
         "seconds": seconds,
@@ -191,29 +218,34 @@ def _angles(angles: Angles | None) -> Document | None:
         "determined": angles.determined.tolist(),
         "gaps": angles.gaps.tolist(),
         "principal": angles.principal.tolist(),
+        "interval": None if angles.interval is None else angles.interval.tolist(),
     }
 
 
-def _searches(
-    candidates: Candidates, settings: Settings, client: Client | None, trained: Listener | None
-) -> dict[str, Search]:
+def _corpus(candidates: Candidates, settings: Settings) -> Corpus | None:
+    """Take what searches need; None if none is asked for."""
     proxied, traversed = settings.wants("proxy"), settings.wants("traverse")
     if not (proxied or traversed):
-        return {}
+        return None
     train, val = settings.scoring.source, settings.scoring.target
-    splits = {val} | ({train, settings.test} if traversed else set())
+    scored = {val} | ({settings.test} if traversed else set())
+    splits = scored | ({train} if traversed else set())
     corpus = Corpus.of(candidates, splits, allow_random=settings.allow_random)
-    for split in splits - {train} | {val}:
+    for split in sorted(scored):
         if not any(clip.events for clip in corpus.splits[split]):
             raise CollocationError(
                 f"the {split} split of {candidates.dataset} has no labels by the second to score "
                 "a parsing by; --method scores needs none"
             )
-    runner = Runner(corpus, Log(settings.log), client=client, listener=trained)
+    return corpus
+
+
+def _searches(runner: Runner, candidates: Candidates, settings: Settings) -> dict[str, Search]:
+    train, val = settings.scoring.source, settings.scoring.target
     pairs = [(Source.of(audio), Source.of(visual)) for audio, visual in candidates.pairs]
     motion = Source.of(candidates.motion) if candidates.motion else None
     found: dict[str, Search] = {}
-    if proxied:
+    if settings.wants("proxy"):
         found["proxy"] = proxy(
             runner,
             pairs,
@@ -224,7 +256,7 @@ def _searches(
             grid=settings.grid,
             halving=settings.halving,
         )
-    if traversed:
+    if settings.wants("traverse"):
         found["traverse"] = traverse(
             runner,
             pairs,
@@ -232,7 +264,6 @@ def _searches(
             splits=(train, val, settings.test),
             hyper=settings.hyper,
             seeds=settings.seeds,
-            halving=settings.halving,
         )
     return found
 

@@ -61,10 +61,7 @@ class Training:
         for stream in ("audio", "visual", "motion"):
             if described[stream] is not None:
                 del described[stream]["url"]  # a store may move
-        described["clips"] = {
-            split: digest([dataclasses.asdict(clip) for clip in corpus.splits[split]])
-            for split in sorted(splits)
-        }
+        described["clips"] = {split: corpus.digests[split] for split in sorted(splits)}
         described["torch"] = torch.__version__
         return digest(described)
 
@@ -81,7 +78,8 @@ def train(
     Returns
     -------
     record
-        Plain data: the training, its curve, scores in percent and seconds.
+        Plain data: the training, its curve, scores in percent, and seconds: of the epochs that were
+        run here, not of those before a pause.
     fit
         To go on from, if it paused.
     """
@@ -90,6 +88,7 @@ def train(
     found = fit(
         learnt, chosen, training.hyper, until=training.until, resume=resume, on_epoch=on_epoch
     )
+    before = 0 if resume is None else len(resume.curve)
     scores = found.best.scores
     if training.test is not None:
         scores = evaluate(found.network(), corpus.arrays(*streams, training.test))
@@ -111,7 +110,7 @@ def train(
             }
             for epoch in found.curve
         ],
-        "seconds": found.seconds,
+        "seconds": sum(epoch.seconds for epoch in found.curve[before:]),
     }
     return record, found
 
