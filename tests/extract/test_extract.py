@@ -486,5 +486,5 @@ def test_the_real_clip_has_the_shapes_of_the_papers(
 @pytest.mark.slow
 def test_the_demo_ends_with_a_picture_per_clip(avfeat: Cli) -> None:
     avfeat("demo")
-    assert len(list(Path("avfeat-demo/pictures").glob("*.png"))) == 6
+    assert len(list(Path("avfeat-demo/pictures").glob("*.png"))) == 3
     avfeat("verify", "avfeat-demo/features")

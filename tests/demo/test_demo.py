@@ -1,0 +1,65 @@
+"""The demo's course, with small networks in place of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from support import Cli
+
+from avfeat.demo import run
+from avfeat.demo.scenes import SCENES
+
+AUDIO, VISUAL = ("tiny_audio",), ("tiny_image", "tiny_snippet")
+
+
+@pytest.fixture
+def told(avfeat: Cli, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What each command of the demo printed, by its name."""
+    found: dict[str, str] = {}
+
+    def here(command: Sequence[str]) -> int:
+        assert command[:3] == [sys.executable, "-m", "avfeat"]
+        result = avfeat(*command[3:], code=None)
+        found[command[3]] = result.output
+        return result.exit_code
+
+    monkeypatch.setattr(run, "run_child", here)
+    monkeypatch.setattr(run, "AUDIO", AUDIO)
+    monkeypatch.setattr(run, "VISUAL", VISUAL)
+    monkeypatch.setattr(run, "BACKBONES", (*AUDIO, *VISUAL))
+    monkeypatch.setattr(run, "_choose_weights", lambda talk: "random")
+    return found
+
+
+def test_the_demo_ends_with_a_collocation_table(avfeat: Cli, told: dict[str, str]) -> None:
+    result = avfeat("demo")
+    assert list(told) == ["extract", "inspect", "verify", "collocate"]
+    assert len(list(Path("avfeat-demo/pictures").glob("*.png"))) == len(SCENES)
+    assert "(10, 7)" in result.output  # the audio rows of a clip
+    text = " ".join(told["collocate"].split())
+    assert f"clips {len(SCENES)} that all stores have" in text
+    assert "all to all" in text
+    rows = {line.split("  ")[0]: line.split()[-9:] for line in told["collocate"].splitlines()}
+    for visual in VISUAL:
+        svd, centred, subspace, bsp, logme, h_score, cka, neighbours, recall = rows[
+            f"tiny_audio + {visual}"
+        ]
+        assert {svd, centred, subspace, logme, h_score, recall} == {"-"}
+        assert 0 < float(bsp) < 1
+        assert 0 <= float(cka) <= 1
+        assert -1 <= float(neighbours) <= 1
+    # Each of those says why.
+    assert "source and target have 3 clips in common" in text
+    assert "the target split has no labels by the second" in text
+
+
+def test_the_demo_stops_where_a_command_fails(
+    avfeat: Cli, told: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_DIRECTIONS", 0)
+    avfeat("demo", code=2)
+    assert list(told)[-1] == "collocate"
+    assert "0 is not in the range x>=1" in told["collocate"]
