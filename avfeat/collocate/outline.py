@@ -82,7 +82,10 @@ def outline(value: Any, *, depth: int = 0) -> Iterator[Block]:
     if drawn:
         yield Curves("", drawn)
     left = {name: item for name, item in value.items() if name not in own and name not in drawn}
-    records = {name: _split(_named(item)) for name, item in left.items()}
+    records = {
+        name: _split(_named(item)) if isinstance(item, dict) else _Parts()
+        for name, item in left.items()
+    }
     if not records or not set.intersection(*(record.keys for record in records.values())):
         for name, item in left.items():
             yield Heading(name, depth)
@@ -170,12 +173,12 @@ def _is_curve(value: Any) -> bool:
 
 
 def _is_reasoned(value: Any) -> bool:
-    """Whether it is a number, or the reason that there is none."""
-    return isinstance(value, dict) and "value" in value and value.keys() <= {"value", "reason"}
+    """Whether it is a number alone, or the reason that there is none."""
+    return isinstance(value, dict) and bool(value) and value.keys() <= {"value", "reason"}
 
 
 def _reasoned(value: Mapping[str, Any]) -> Cell:
-    number: Cell = value["value"]
+    number: Cell = value.get("value")
     return value.get("reason") if number is None else number
 
 
