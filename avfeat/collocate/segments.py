@@ -73,15 +73,15 @@ def read_clip(store: FeatureStore, clip_id: str, segments: int) -> NDArray[np.fl
     Raises
     ------
     FeaturesError
-        If a value is NaN or infinite.
+        If a value is infinite.
     IntegrityError
-        If stored bytes are damaged.
+        If stored bytes are damaged, or a value is NaN, which no row has.
     """
     rows = store[clip_id]
     if not np.isfinite(rows).all():
         raise FeaturesError(
-            f"{store.url}: clip {clip_id} has features that are NaN or infinite; extract the store "
-            "again, or compare without this backbone"
+            f"{store.url}: clip {clip_id} has infinite features; extract the store again, or compare "
+            "without this backbone"
         )
     return by_second(rows, store.times(clip_id), segments)
 

@@ -78,11 +78,6 @@ class Settings:
         splits = (self.scoring.source, self.scoring.target, self.test)
         if self.method != "scores" and ALL in splits:
             raise UsageError(f"split {ALL!r} is for scores: a search needs splits of its own")
-        if self.wants("traverse") and self.test in (self.scoring.source, self.scoring.target):
-            raise UsageError(
-                f"the traversal judges pairs by clips that it never saw: test cannot be "
-                f"{self.test!r}, by which it trains or chooses"
-            )
 
     def wants(self, method: Method) -> bool:
         """Whether a method is to run."""
@@ -231,6 +226,13 @@ def _corpus(candidates: Candidates, settings: Settings) -> Corpus | None:
     scored = {val} | ({settings.test} if traversed else set())
     splits = scored | ({train} if traversed else set())
     corpus = Corpus.of(candidates, splits, allow_random=settings.allow_random)
+    if traversed:
+        seen = {clip.id for split in (train, val) for clip in corpus.splits[split]}
+        if any(clip.id in seen for clip in corpus.splits[settings.test]):
+            raise CollocationError(
+                "the traversal judges pairs by clips that it never saw, and "
+                f"--test {settings.test} has clips that it trains on or chooses by"
+            )
     for split in sorted(scored):
         if not any(clip.events for clip in corpus.splits[split]):
             raise CollocationError(

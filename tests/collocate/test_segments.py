@@ -1,0 +1,106 @@
+"""Features by the second against a literal average, and clips that end early."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from collocationkit import SEGMENTS, make_clips, make_family
+
+from avfeat.collocate.segments import blocks, by_second, read_clip, segment_count
+from avfeat.errors import FeaturesError, IntegrityError
+from avfeat.manifests.clips import Clip
+from avfeat.stores.reader import open_store
+
+
+def slowly(rows: np.ndarray, times: np.ndarray, segments: int) -> np.ndarray:
+    """The mean of the rows of each second; of none, the row nearest to the second's middle."""
+    found = []
+    for second in range(segments):
+        inside = [
+            row
+            for row, time in zip(rows, times, strict=True)
+            if min(max(int(time), 0), segments - 1) == second
+        ]
+        if inside:
+            found.append(np.mean(np.array(inside, np.float64), axis=0))
+        else:
+            found.append(rows[min(range(len(rows)), key=lambda n: abs(times[n] - second - 0.5))])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9, 10, 11, 79, 80])
+@pytest.mark.parametrize("span", [0.7, 4.2, 9.2, 10.4])
+def test_every_second_has_the_mean_of_its_rows(count: int, span: float) -> None:
+    rng = np.random.default_rng(count)
+    rows = rng.normal(size=(count, 3)).astype(np.float32)
+    times = np.sort(rng.uniform(0, span, count))
+    found = by_second(rows, times, 10)
+    assert found.shape == (10, 3)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, slowly(rows, times, 10), atol=1e-6)
+
+
+def test_rows_that_are_seconds_already_stay_as_they_are() -> None:
+    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
+    assert by_second(rows, np.arange(4) + 0.5, 4) is rows
+    # VGGish's windows of 0.96 s drift, and still each second has one.
+    assert by_second(rows, 0.48 + 0.96 * np.arange(4), 4) is rows
+
+
+def test_a_clip_that_ends_early_repeats_its_last_row() -> None:
+    rows = np.array([[1.0], [2.0], [3.0]], np.float32)
+    found = by_second(rows, np.array([0.1, 0.6, 1.2]), 4)
+    np.testing.assert_allclose(found[:, 0], [1.5, 3, 3, 3])
+
+
+CLIPS = make_clips({"train": 5})
+
+
+def test_stores_are_read_in_blocks_in_the_order_asked_for(tmp_path: Path) -> None:
+    make_family(tmp_path, CLIPS, names=("resnet152",))
+    store = open_store(tmp_path / "llp" / "resnet152")
+    ids = [clip.id for clip in reversed(CLIPS)]
+    found = list(blocks(store, ids, SEGMENTS, size=2))
+    assert [len(block) for block in found] == [2, 2, 1]
+    expected = [store[i].reshape(SEGMENTS, 2, -1).mean(axis=1) for i in ids]
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "words"),
+    [
+        (np.inf, FeaturesError, r"llp/vggish: clip train_03 has infinite features"),
+        # Rows never have NaN, which fills what was not written: the reader takes it for damage.
+        (np.nan, IntegrityError, r"llp/vggish/features.zarr: clip train_03"),
+    ],
+)
+def test_what_is_no_number_names_store_and_clip(
+    tmp_path: Path, value: float, error: type[Exception], words: str
+) -> None:
+    def rows(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+        features = np.ones((SEGMENTS, 5), np.float32)
+        if clip.id == "train_03":
+            features[2, 1] = value
+        return features, np.arange(SEGMENTS) + 0.5
+
+    make_family(tmp_path, CLIPS, names=("vggish",), rows={"vggish": rows})
+    store = open_store(tmp_path / "llp" / "vggish")
+    assert read_clip(store, "train_02", SEGMENTS).shape == (SEGMENTS, 5)
+    with pytest.raises(error, match=words):
+        list(blocks(store, [clip.id for clip in CLIPS], SEGMENTS))
+
+
+def test_clips_of_other_lengths_are_refused(tmp_path: Path) -> None:
+    lengths = [4.0, 4.2, 7.0, 9.6, 0.3]
+    clips = [replace(clip, end=end) for clip, end in zip(CLIPS, lengths, strict=True)]
+    make_family(tmp_path, clips, names=("vggish",))
+    store = open_store(tmp_path / "llp" / "vggish")
+    ids = [clip.id for clip in clips]
+    assert segment_count([store], ids[:2]) == 4
+    with pytest.raises(FeaturesError, match=r"train_00 has 4 s and train_03 has 10 s"):
+        segment_count([store], ids[:4])
+    with pytest.raises(FeaturesError, match=r"train_04 .* shorter than a second"):
+        segment_count([store], ids[4:])
