@@ -80,8 +80,8 @@ def read_clip(store: FeatureStore, clip_id: str, segments: int) -> NDArray[np.fl
     rows = store[clip_id]
     if not np.isfinite(rows).all():
         raise FeaturesError(
-            f"{store.url}: clip {clip_id} has infinite features; extract the store again, or compare "
-            "without this backbone"
+            f"{store.url}: clip {clip_id} has infinite features; extract the store again, or "
+            "compare without this backbone"
         )
     return by_second(rows, store.times(clip_id), segments)
 

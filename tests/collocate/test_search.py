@@ -1,0 +1,167 @@
+"""The searches by a runner that trains nothing: its curves are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from avfeat.collocate.corpus import Source
+from avfeat.collocate.search import Search, proxy, traverse
+from avfeat.collocate.train import Hyper
+from avfeat.collocate.training import Record, Training
+
+EPOCHS = 8
+PAIRS = [
+    (Source(audio, f"/{audio}", "f"), Source(visual, f"/{visual}", "f"))
+    for audio in ("a", "b")
+    for visual in ("x", "y", "z")
+]
+
+
+class Fake:
+    """Gives the Type@AV that a table has for a pair and a learning rate; a second per epoch."""
+
+    def __init__(self, values: dict[tuple[str, str, float], float]) -> None:
+        self.values = values
+        self.ran: list[tuple[tuple[str, str], float, int, int]] = []
+        self.log: dict[str, Record] = {}
+
+    def run(
+        self, trainings: Sequence[Training], *, going_on: Sequence[Training] | None = None
+    ) -> list[Record]:
+        return [
+            self._one(training, going_on[number] if going_on else None)
+            for number, training in enumerate(trainings)
+        ]
+
+    def _one(self, training: Training, before: Training | None) -> Record:
+        whole, key = str(dataclasses.replace(training, until=None)), str(training)
+        if found := self.log.get(whole) or self.log.get(key):
+            return found
+        hyper, last = training.hyper, training.until or EPOCHS
+        final = self.values[(*training.pair, hyper.lr)] + 0.1 * hyper.seed
+        # It rises to its last value, so that what was best is what came last.
+        curve = [{"type_av": final * (n + 1) / EPOCHS} for n in range(last)]
+        first = before.until or 0 if before else 0
+        self.ran.append((training.pair, hyper.lr, hyper.seed, last))
+        self.log[key] = {
+            "key": key,
+            "pair": list(training.pair),
+            "motion": None,
+            "splits": {"train": training.train, "val": training.val, "test": training.test},
+            "hyper": dataclasses.asdict(hyper),
+            "curve": curve,
+            "scores": {"segment": {"type_av": curve[-1]["type_av"]}},
+            "seconds": float(last - first),
+        }
+        return self.log[key]
+
+
+def table(rates: dict[float, list[float]]) -> dict[tuple[str, str, float], float]:
+    return {
+        (audio.name, visual.name, lr): value
+        for lr, values in rates.items()
+        for (audio, visual), value in zip(PAIRS, values, strict=True)
+    }
+
+
+def search(runner: Fake, **options: object) -> Search:
+    defaults = {"motion": None, "split": "val", "hyper": Hyper(epochs=EPOCHS), "seeds": (1,)}
+    return proxy(runner, PAIRS, **{**defaults, **options})  # type: ignore[arg-type]
+
+
+def test_traversal_ranks_by_the_mean_over_seeds() -> None:
+    values = table({3e-4: [50, 52, 51, 55, 49, 55.5]})
+    runner = Fake(values)
+    found = traverse(
+        runner,  # type: ignore[arg-type]
+        PAIRS,
+        motion=None,
+        splits=("train", "val", "test"),
+        hyper=Hyper(epochs=EPOCHS),
+        seeds=(1, 2, 4),
+    )
+    ranked = sorted(values.items(), key=lambda item: -item[1])
+    assert [place.pair for place in found.places] == [(a, v) for (a, v, _), _ in ranked]
+    seeds = 0.1 * np.array([1, 2, 4])
+    for place, (_, value) in zip(found.places, ranked, strict=True):
+        assert place.value == pytest.approx(value + seeds.mean())
+        assert place.spread == pytest.approx(seeds.std(ddof=1))
+        assert place.epochs == EPOCHS
+        assert [record["splits"]["test"] for record in place.records] == ["test"] * 3
+    assert (found.trainings, found.seconds) == (18, 18 * EPOCHS)
+
+
+def test_proxy_moves_until_none_is_better() -> None:
+    # At the first pair's favourite rate b + z is best, and likes the same: there it stays.
+    rates = {
+        1e-4: [10, 11, 12, 13, 20, 14],
+        3e-4: [11, 10, 10, 10, 30, 31],
+        1e-3: [9, 9, 9, 9, 9, 30],
+    }
+    runner = Fake(table(rates))
+    found = search(runner)
+    assert found.facts["path"] == [
+        {"pair": ["a", "x"], "lr": 3e-4, "best": ["b", "z"]},
+        {"pair": ["b", "z"], "lr": 3e-4, "best": ["b", "z"]},
+    ]
+    assert found.best == ("b", "z")
+    # Three rates of two pairs, six pairs at one rate; two are both.
+    assert len(runner.ran) == len(set(runner.ran)) == found.trainings == 3 + 3 + 6 - 2
+    assert found.seconds == EPOCHS * found.trainings
+    assert {record["splits"]["train"] for record in found.records} == {"val"}
+
+
+def test_proxy_moves_twice_where_rates_disagree() -> None:
+    rates = {
+        1e-4: [10, 11, 12, 13, 20, 14],
+        3e-4: [11, 10, 10, 10, 30, 14],
+        1e-3: [9, 9, 40, 9, 32, 9],
+    }
+    found = search(Fake(table(rates)))
+    stations = [("a", "x"), ("b", "y"), ("a", "z")]
+    assert [tuple(step["pair"]) for step in found.facts["path"]] == stations
+    assert [step["lr"] for step in found.facts["path"]] == [3e-4, 1e-3, 1e-3]
+    assert found.best == ("a", "z")
+
+
+def test_proxy_stays_where_others_are_as_good() -> None:
+    level = Fake(table({3e-4: [10, 10, 10, 10, 10, 10]}))
+    found = proxy(
+        level,  # type: ignore[arg-type]
+        PAIRS[::-1],
+        motion=None,
+        split="val",
+        hyper=Hyper(epochs=EPOCHS),
+        seeds=(1,),
+        grid=(3e-4,),
+    )
+    assert len(found.facts["path"]) == 1
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_halving_ends_as_the_full_search_for_those_that_survive(seeds: tuple[int, ...]) -> None:
+    values = table({3e-4: [30, 10, 20, 28, 12, 14]})
+    full = search(Fake(values), grid=(3e-4,), seeds=seeds)
+    runner = Fake(values)
+    found = search(runner, grid=(3e-4,), seeds=seeds, halving=True)
+    assert found.best == full.best == ("a", "x")
+    survivors = [place for place in found.places if place.epochs == EPOCHS]
+    by_pair = {place.pair: place for place in full.places}
+    for place in survivors:
+        assert (place.value, place.spread) == (
+            by_pair[place.pair].value,
+            by_pair[place.pair].spread,
+        )
+    # Six pairs for 2 epochs, three for 4, two for all: dropped ones stand behind.
+    assert [place.epochs for place in found.places] == [8, 8, 4, 2, 2, 2]
+    n = len(seeds)
+    assert found.facts["epochs_in_full"] == 6 * EPOCHS * n
+    assert found.facts["epochs_saved"] == n * (4 + 6 * 3)
+    # What ran is what was not saved: nothing was run twice, the tuned pair neither.
+    assert found.seconds == found.facts["epochs_in_full"] - found.facts["epochs_saved"]
+    assert found.trainings == 6 * n
+    assert "epochs_saved" not in full.facts
