@@ -110,18 +110,17 @@ def _classes(console: Console, found: dict[str, Any]) -> None:
     if "reason" in found:
         _note(console, f"training sets of fewer classes: {found['reason']}")
         return
-    moved = [name for name, reads in found["reads"].items() if reads != "target"]
-    if moved:
-        table(
-            console,
-            "best pair under training sets of fewer classes (Kendall tau with all classes)",
-            ("classes #", "clips #", *moved),
-            [
-                (one["classes"], one["clips"], *(_best(one, name) for name in moved))
-                for one in found["subsets"]
-            ],
-        )
-    if still := [name for name in found["reads"] if name not in moved]:
+    names = list(found["reads"])
+    table(
+        console,
+        "best pair under training sets of fewer classes (Kendall tau with all classes)",
+        ("classes #", "clips #", *names),
+        [
+            (one["classes"], one["clips"], *(_best(one, name) for name in names))
+            for one in found["subsets"]
+        ],
+    )
+    if still := [name for name, reads in found["reads"].items() if reads == "target"]:
         _note(console, f"these look at the target split, which stays: {', '.join(still)}")
 
 

@@ -14,13 +14,19 @@ from avfeat.collocate import scoring
 from avfeat.collocate.candidates import Candidates
 from avfeat.collocate.evidence import Pair, agreement
 from avfeat.datasets.subsets import class_subset
+from avfeat.words import counted
 
 #: Shares of the classes: 25, 20, 15 and 10 of LLP's.
 SHARES = (1.0, 0.8, 0.6, 0.4)
 
-#: Scores that look at the target split alone. Source and classes hardly move them: of some, the
-#: source sets the scale between a pair's modalities.
-TARGET_ONLY = frozenset({"bsp", "logme", "h-score", "cka", "mutual-knn"})
+#: Scores that are followed: of those that take little time, with the splits that they look at. Of
+#: a pair, the source sets the scale between modalities, so it moves the target's scores a little.
+SCORES = {
+    "logme": "target",
+    "svd": "source and target",
+    "svd-centred": "source and target",
+    "subspace": "source and target",
+}
 
 
 def class_trends(
@@ -31,12 +37,13 @@ def class_trends(
 ) -> dict[str, Any]:
     """Score pairs with source splits of fewer and fewer classes.
 
-    Every subset is a pass over the stores, as `scoring.score` makes it.
+    Every subset is a pass over the stores, as `scoring.score` makes it. Of the scores asked for,
+    those of `SCORES` are followed.
 
     Returns
     -------
     dict
-        ``rule``; ``reads``, which splits each score looks at; ``subsets``, one for each of
+        ``rule``; ``reads``, the splits that each score looks at; ``subsets``, one for each of
         `SHARES`, with ``classes``, ``clips`` of the source, ``pairs`` with their scores, and by
         score ``ranking`` of the pairs and ``tau``, Kendall's tau-b with the ranking under all
         classes. A subset that cannot be scored has a ``reason`` in place of these; so has the
@@ -49,10 +56,14 @@ def class_trends(
     """
     store = candidates.all[0].store
     source = [store.clip(clip_id) for clip_id in candidates.split(options.source)]
-    if options.source == options.target:
-        return {"reason": f"source and target are one split, {options.source}"}
+    reads = {name: SCORES[name] for name in options.names if name in SCORES}
+    if not reads:
+        return {"reason": f"no score is asked for of {', '.join(SCORES)}"}
+    if shared := {clip.id for clip in source}.intersection(candidates.split(options.target)):
+        return {"reason": f"source and target share {counted(len(shared), 'clip')}"}
     if not any(clip.labels or clip.events for clip in source):
         return {"reason": f"clips of the {options.source} split have no labels"}
+    options = replace(options, names=tuple(reads), resamples=0)
     reference: dict[str, dict[Pair, float]] = {}
     subsets = []
     total = len(store.classes)
@@ -78,13 +89,7 @@ def class_trends(
             for name, each in values.items()
         }
         subset["tau"] = {name: _tau(values[name], reference[name]) for name in options.names}
-    return {
-        "rule": "only",
-        "reads": {
-            name: "target" if name in TARGET_ONLY else "source and target" for name in options.names
-        },
-        "subsets": subsets,
-    }
+    return {"rule": "only", "reads": reads, "subsets": subsets}
 
 
 def _values(table: scoring.Table, name: str) -> dict[Pair, float]:

@@ -25,6 +25,7 @@ from avfeat.collocate.scores.neighbours import sample, unit_rows
 from avfeat.collocate.scores.retrieval import Level, Reading, Retrieval, retrieval
 from avfeat.collocate.streams import Clips, Measured, measure
 from avfeat.errors import FeaturesError
+from avfeat.words import counted
 
 Found = dict[str, Any]
 Rows = NDArray[np.float32]
@@ -131,6 +132,13 @@ def _pairs(
 ) -> dict[str, _Pair]:
     """Fit the spaces of all pairs in one pass over the source split, and look at the sample."""
     source = Clips.of(candidates, options.source)
+    if shared := set(source.ids).intersection(drawn.ids):
+        met = {
+            "reason": f"the common space would be fitted on {counted(len(shared), 'clip')} that it "
+            "is asked about: source and target overlap"
+        }
+        pairs = [f"{audio.name} + {visual.name}" for audio, visual in candidates.pairs]
+        return dict.fromkeys(pairs, _Pair(met, met))
     source = Clips(source.ids, source.segments, None)
 
     def measured(one: Candidate, beside: tuple[Candidate, ...] = ()) -> Measured:

@@ -96,10 +96,7 @@ def tell_apart(
     axes = [_Axes.of(_flat(each, trained), width, seed) for each in both]
     common = min(len(each.deviations) for each in axes)
     forms: dict[str, list[Floats]] = {
-        "shape": [
-            (rows - own.mean) @ own.directions[:, :common] / own.deviations[:common]
-            for own, rows in zip(axes, both, strict=True)
-        ],
+        "shape": [own.white(rows, common) for own, rows in zip(axes, both, strict=True)],
         "offset": [
             _scaled(rows @ own.directions[:, :common], trained)
             for own, rows in zip(axes, both, strict=True)
@@ -151,6 +148,11 @@ class _Axes:
             directions.astype(np.float32),
             np.sqrt(variances[:kept]).astype(np.float32),
         )
+
+    def white(self, rows: Floats, width: int) -> Floats:
+        """Give rows [n, T, d] by the first components, centred and of unit variance."""
+        along = (rows - self.mean) @ self.directions[:, :width] / self.deviations[:width]
+        return along.astype(np.float32, copy=False)
 
 
 def _scaled(rows: Floats, trained: NDArray[np.int64]) -> Floats:

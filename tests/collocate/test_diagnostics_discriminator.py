@@ -101,7 +101,7 @@ def test_clips_are_trained_on_or_tested_never_both() -> None:
 
 
 def test_it_is_deterministic_and_seeded() -> None:
-    first, second = drawn(0), drawn(1, skew=False)
+    first, second = drawn(0)[:40], drawn(1, skew=False)[:40]
     assert tell_apart(first, second, seed=4) == tell_apart(first, second, seed=4)
     assert tell_apart(first, second, seed=4) != tell_apart(first, second, seed=5)
 
