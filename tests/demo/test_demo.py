@@ -59,7 +59,7 @@ def test_the_demo_ends_with_a_collocation_table(avfeat: Cli, told: dict[str, str
 def test_the_demo_stops_where_a_command_fails(
     avfeat: Cli, told: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_DIRECTIONS", 0)
-    avfeat("demo", code=2)
-    assert list(told)[-1] == "collocate"
-    assert "0 is not in the range x>=1" in told["collocate"]
+    monkeypatch.setattr(run, "make_scenes", lambda out: (out, out))
+    monkeypatch.setattr(run, "run_child", lambda command: 3)
+    result = avfeat("demo", code=3)
+    assert "3. a picture" not in result.output
