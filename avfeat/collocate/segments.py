@@ -67,8 +67,10 @@ def by_second(
     return found
 
 
-def read_clip(store: FeatureStore, clip_id: str, segments: int) -> NDArray[np.float32]:
-    """Read a clip's features by the second, float32 [segments, d].
+def blocks(
+    store: FeatureStore, clips: Sequence[str], segments: int, *, size: int = 64
+) -> Iterator[NDArray[np.float32]]:
+    """Read clips in order, float32 [k, segments, d] with k up to `size`; holds one block.
 
     Raises
     ------
@@ -77,19 +79,14 @@ def read_clip(store: FeatureStore, clip_id: str, segments: int) -> NDArray[np.fl
     IntegrityError
         If stored bytes are damaged, or a value is NaN, which no row has.
     """
-    rows = store[clip_id]
-    if not np.isfinite(rows).all():
-        raise FeaturesError(
-            f"{store.url}: clip {clip_id} has infinite features; extract the store again, or "
-            "compare without this backbone"
-        )
-    return by_second(rows, store.times(clip_id), segments)
-
-
-def blocks(
-    store: FeatureStore, clips: Sequence[str], segments: int, *, size: int = 64
-) -> Iterator[NDArray[np.float32]]:
-    """Read clips in order, float32 [k, segments, d] with k up to `size`; holds one block."""
     for first in range(0, len(clips), size):
         part = clips[first : first + size]
-        yield np.stack([read_clip(store, clip_id, segments) for clip_id in part])
+        block = np.empty((len(part), segments, store.dim), dtype=np.float32)
+        for number, (rows, times) in enumerate(store.each(part)):
+            if not np.isfinite(rows).all():
+                raise FeaturesError(
+                    f"{store.url}: clip {part[number]} has infinite features; extract the store "
+                    "again, or compare without this backbone"
+                )
+            block[number] = by_second(rows, times, segments)
+        yield block

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +109,36 @@ class FeatureStore(Mapping[str, np.ndarray]):
         index, outcome = self._locate(clip_id)
         return self._rows.times(index, (0, outcome.rows), clip_id=clip_id)
 
+    def each(self, clip_ids: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows and times of clips, in the order given.
+
+        As ``store[clip_id], store.times(clip_id)`` for each, and several times faster where clips
+        follow each other as in the store: neighbours within a unit are read together.
+
+        Raises
+        ------
+        KeyError, IntegrityError
+            As for a single clip.
+        """
+        layout = self.manifest.layout
+        # Clips of more than one chunk differ in length too much to be read side by side.
+        together = layout.unit_clips if layout.rows <= layout.chunk_rows else 1
+        for run in _runs([(*self._locate(clip_id), clip_id) for clip_id in clip_ids], together):
+            found = None
+            if len(run) > 1:
+                rows = max(outcome.rows for _, outcome, _ in run)
+                found = self._rows.neighbours(range(run[0][0], run[-1][0] + 1), rows)
+            for number, (_, outcome, clip_id) in enumerate(run):
+                if found is not None:
+                    rows_times = (
+                        found[0][number, : outcome.rows],
+                        found[1][number, : outcome.rows],
+                    )
+                    if not any(np.isnan(values).any() for values in rows_times):
+                        yield rows_times
+                        continue
+                yield self[clip_id], self.times(clip_id)  # says what is wrong
+
     def _locate(self, clip_id: str) -> tuple[int, Outcome]:
         outcome = self.outcome(clip_id)
         if outcome.status not in WITH_ROWS:
@@ -158,6 +188,21 @@ class FeatureStore(Mapping[str, np.ndarray]):
         if clip_id not in self._outcomes:
             raise UnknownClipError(clip_id, self._outcomes)
         return self._outcomes[clip_id]
+
+
+_Placed = tuple[int, Outcome, str]
+
+
+def _runs(clips: Sequence[_Placed], size: int) -> Iterator[list[_Placed]]:
+    """Cut clips into runs of neighbours within one unit of `size` clips."""
+    run: list[_Placed] = []
+    for clip in clips:
+        if run and (clip[0] != run[-1][0] + 1 or clip[0] // size != run[-1][0] // size):
+            yield run
+            run = []
+        run.append(clip)
+    if run:
+        yield run
 
 
 def open_store(url: str | Path, *, allow_random: bool = False) -> FeatureStore:

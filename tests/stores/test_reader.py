@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -239,3 +240,43 @@ def test_a_store_in_another_file_system(tmp_path: Path) -> None:
     make_store(tmp_path / "x", LENGTHS)
     by_url = open_store(f"file://{tmp_path}/x")
     assert by_url["clip_02"].tobytes() == store["clip_02"].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("lengths", "dim", "map_"),
+    [
+        (LENGTHS, 3, None),
+        ((300, 5, 280, 300, 2), 3, None),  # clips of more than one chunk
+        ((4, 6, 0, 6, 1), 2, (2, 3)),
+    ],
+)
+def test_clips_read_together_are_those_read_one_by_one(
+    tmp_path: Path, lengths: tuple[int, ...], dim: int, map_: tuple[int, int] | None
+) -> None:
+    make_store(tmp_path / "s", lengths, dim=dim, map=map_)
+    store = open_store(tmp_path / "s")
+    ids = store.ids()
+    for asked in (ids, ids[::-1], [*ids[1:], *ids[:3]], ids[:1] * 2, []):
+        found = list(store.each(asked))
+        assert len(found) == len(asked)
+        for clip_id, (rows, times) in zip(asked, found, strict=True):
+            np.testing.assert_array_equal(rows, store[clip_id], strict=True)
+            np.testing.assert_array_equal(times, store.times(clip_id), strict=True)
+
+
+def test_clips_read_together_name_the_damaged_one(path: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(path, copy)
+    shard = copy / "features.zarr/features/c/0/0/0"
+    where = shard.read_bytes().find(rows_of("clip_02", 7)[0].tobytes())
+    assert where >= 0
+    data = bytearray(shard.read_bytes())
+    data[where + 5] ^= 1
+    shard.write_bytes(bytes(data))
+    store = open_store(copy)
+    each = store.each(store.ids())
+    assert np.array_equal(next(each)[0], store["clip_00"])
+    with pytest.raises(IntegrityError, match=r"clip clip_02: features: bytes were changed"):
+        next(each)
+    with pytest.raises(KeyError, match="clip clip_01 has no rows: missing"):
+        list(store.each(["clip_00", "clip_01"]))
