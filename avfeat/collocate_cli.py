@@ -84,7 +84,7 @@ if TYPE_CHECKING:
 @click.option(
     "--diagnostics",
     is_flag=True,
-    help="Also the papers' diagnostics of the features; takes some five times as long as scores.",
+    help="Also the papers' diagnostics of the features; takes several times as long as scores.",
 )
 @click.option("--halving", is_flag=True, help="Let the proxy stop hopeless pairs early.")
 @click.option(
