@@ -110,18 +110,20 @@ class Runner:
         assert self._client is not None
         client = self._client
         (corpus,) = client.scatter([self.corpus], broadcast=True)
-        waiting: dict[Future[Any], tuple[Training, str]] = {}
+        waiting: dict[Future[Any], tuple[Training, str, Future[Any]]] = {}
         for training, key, before in jobs:
             paused = self._paused.pop(before, None) if before else None
             # A network stays on its worker; only the record comes back.
             both = client.submit(train, training, corpus, resume=paused, pure=False)
             if training.until is not None:
                 self._paused[key] = client.submit(_second, both, pure=False)
-            waiting[client.submit(_first, both, pure=False)] = (training, key)
+            # Held until then: the scheduler may hear that it is not wanted before it hears by what
+            # it is.
+            waiting[client.submit(_first, both, pure=False)] = (training, key, both)
         lost = []
         try:
             for future in as_completed(list(waiting)):
-                training, key = waiting[future]
+                training, key, _ = waiting.pop(future)
                 try:
                     yield training, key, future.result()
                 except KilledWorker:
@@ -133,7 +135,8 @@ class Runner:
                     ) from error
         finally:
             # Others may go on using the workers after an error here, or Ctrl-C.
-            client.cancel(list(waiting), force=True)
+            left = [one for future, (_, _, both) in waiting.items() for one in (future, both)]
+            client.cancel(left, force=True)
         if lost:
             raise ClusterError(
                 f"trainings were given up, as the workers that had them died: {', '.join(lost)}; "

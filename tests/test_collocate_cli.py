@@ -1,0 +1,179 @@
+"""``avfeat collocate``: tables, documents, and what it says when it is used wrongly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from collocationkit import make_clips, make_family
+from support import Cli
+
+from avfeat.render_collocation import _reasons
+
+CLIPS = make_clips({"train": 14, "val": 10, "test": 6})
+COMMON = ("collocate", "--audio", "all", "--visual", "all")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("features")
+    return make_family(folder, CLIPS, without={"openl3": ["train_03"]})
+
+
+def said(cli: Cli, *arguments: object, code: int = 2) -> str:
+    """What stderr says, in one line."""
+    return " ".join(cli("collocate", *arguments, code=code).stderr.split())
+
+
+def test_scores_as_a_table(avfeat: Cli, root: str) -> None:
+    result = avfeat(*COMMON, "--out", root, "-k", 2, "--resamples", 30)
+    lines = result.stdout.splitlines()
+    assert "29 that all stores have (1 more that only some have)" in result.stdout
+    (head,) = (line for line in lines if line.startswith("pair"))
+    assert head.split()[:4] == ["pair", "svd", "95", "%"]
+    rows = [line.split() for line in lines if line.startswith(("vggish + ", "openl3 + "))]
+    assert len(rows) == 4
+    values = [float(row[3]) for row in rows]
+    assert values == sorted(values, reverse=True)
+    for row in rows:
+        assert row[5] == "to"
+        assert 0 <= float(row[4]) <= float(row[6]) <= 1
+    assert "interval of svd by 30 resamples" in result.stdout
+    assert "reading vggish" in result.stderr
+    quiet = avfeat(*COMMON, "--out", root, "-k", 2, "--resamples", 0, "-q", "--scores", "cka,svd")
+    assert quiet.stderr == ""
+    assert "95 %" not in quiet.stdout
+    assert "logme" not in quiet.stdout
+
+
+def test_scores_as_json(avfeat: Cli, root: str) -> None:
+    result = avfeat(*COMMON, "--out", root, "--scores", "svd, logme", "-k", 1, "--json", "-q")
+    document = json.loads(result.stdout)
+    assert list(document["scores"]) == ["svd", "logme"]
+    assert document["resamples"] == 200
+    assert document["clips"] == 29
+    assert document["clips_apart"] == 1
+    assert len(document["pairs"]) == 4
+    for row in document["pairs"]:
+        low, high = row["angles"]["printed"]["interval"][0]
+        assert 0 <= low <= high <= 1
+        assert np.isfinite(row["scores"]["logme"]["value"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--audio", "vgish", "--visual", "all"), "Did you mean 'vggish'?"),
+        (("--audio", "polynet", "--visual", "all"), "polynet is no audio backbone"),
+        (("--audio", "all", "--visual", "senet154"), "avfeat extract --backbone senet154"),
+        (("--audio", ",", "--visual", "all"), "no audio store of llp"),
+        ((*COMMON[1:], "--scores", "logm"), "Did you mean 'logme'?"),
+        ((*COMMON[1:], "--scores", ","), "no score is asked for"),
+        ((*COMMON[1:], "--dataset", "lpp"), "Did you mean 'llp'?"),
+        ((*COMMON[1:], "--motion", "i3d"), "--motion none"),
+        ((*COMMON[1:], "--source", "dev"), "choose with --source and --target"),
+        ((*COMMON[1:], "--workers", 2), "--method scores has none"),
+        ((*COMMON[1:], "--workers", 2, "--scheduler", "tcp://x:1"), "leave out --scheduler"),
+        ((*COMMON[1:], "--halving"), "halving is for the proxy"),
+        ((*COMMON[1:], "--method", "traverse", "--test", "val"), "that it never saw"),
+        ((*COMMON[1:], "--method", "all", "--target", "train"), "no labels by the second"),
+        ((*COMMON[1:], "--directions", 0), "--directions"),
+        ((*COMMON[1:], "--resamples", -1), "--resamples"),
+        (("--visual", "all"), "--audio"),
+    ],
+)
+def test_wrong_use(avfeat: Cli, root: str, arguments: tuple[object, ...], words: str) -> None:
+    text = said(avfeat, *arguments, "--out", root)
+    assert words in text
+    assert "Traceback" not in text
+
+
+def test_no_stores(avfeat: Cli) -> None:
+    assert "no feature store at features; `avfeat extract` makes one" in said(
+        avfeat, "--audio", "all", "--visual", "all"
+    )
+
+
+def test_random_stores(avfeat: Cli, tmp_path: Path) -> None:
+    out = make_family(tmp_path, CLIPS, names=("vggish", "resnet152"), source="random")
+    text = said(avfeat, *COMMON[1:], "--out", out)
+    assert "random weights" in text
+    assert "--allow-random" in text
+    result = avfeat(*COMMON, "--out", out, "--allow-random", "--scores", "cka", "--resamples", 0)
+    assert "not real features" in result.stdout
+
+
+def test_reasons_are_told_once_for_each_kind() -> None:
+    def row(**reasons: str) -> dict[str, Any]:
+        return {
+            "scores": {
+                name.replace("_", "-"): {"value": None, "reason": reason}
+                for name, reason in reasons.items()
+            }
+        }
+
+    rows = [
+        row(
+            svd_centred="none of 5 is determined: gaps are up to 0.11", cka="resnet152 is constant"
+        ),
+        row(svd_centred="none of 5 is determined: gaps are up to 0.031"),
+        row(subspace="none of 5 is determined: gaps are up to 1e-05"),
+        {"scores": {"svd": {"value": 0.5}}},
+    ]
+    assert _reasons(rows) == [
+        "svd-centred, subspace: none of 5 is determined: gaps are up to 1e-05...0.11",
+        "cka: resnet152 is constant",
+    ]
+
+
+def test_all_methods_and_again_from_the_log(avfeat: Cli, root: str) -> None:
+    arguments = ("collocate", "--audio", "vggish", "--visual", "all", "--out", root)
+    options = ("--method", "all", "--epochs", 1, "--scores", "cka", "--resamples", 0, "--json")
+    first = avfeat(*arguments, *options)
+    document = json.loads(first.stdout)
+    # Three rates, one more pair at the best; two pairs of the traversal.
+    assert first.stderr.count("trained: ") >= 6
+    again = avfeat(*arguments, *options)
+    assert "trained: " not in again.stderr
+    assert "found in the log: vggish + polynet on val, learning rate 0.0001, seed 1" in again.stderr
+    repeated = json.loads(again.stdout)
+    assert repeated["searches"] == document["searches"]
+    assert set(document["evidence"]) == {"cka", "proxy"}
+    shown = avfeat(*arguments, *options[:-1]).stdout
+    for words in (
+        "proxy: ",
+        "traverse: 2 trainings",
+        "agreement with the traversal",
+        "from vggish",
+    ):
+        assert words in shown
+
+
+def test_ctrl_c_ends_with_130_and_the_log_stays(root: str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = [sys.executable, "-m", "avfeat", "collocate", "--audio", "all", "--visual", "all"]
+    # Hundreds of short trainings: one is soon in the log, and many are left.
+    options = ["--out", root, "--method", "proxy", "--epochs", "1", "--seeds", "300"]
+    with subprocess.Popen(
+        [*command, *options, "--log", str(log)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+    ) as process:
+        while not list(log.glob("trainings/*.json")):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert "stopped; the same command goes on where it was" in stderr
+    assert "Traceback" not in stderr
+    assert list(log.glob("trainings/*.json"))
