@@ -49,6 +49,9 @@ class Runner:
         self._listener = listener or (lambda training, record, known: None)
         # Where paused trainings are: here, or on the worker that has them.
         self._paused: dict[str, Fit | Future[Any]] = {}
+        # The corpus on the cluster. Sent again its name would be the same, and letting go of the
+        # first could take the second along.
+        self._sent: Future[Any] | None = None
 
     def run(
         self, trainings: Sequence[Training], *, going_on: Sequence[Training] | None = None
@@ -109,17 +112,19 @@ class Runner:
 
         assert self._client is not None
         client = self._client
-        (corpus,) = client.scatter([self.corpus], broadcast=True)
-        waiting: dict[Future[Any], tuple[Training, str, Future[Any]]] = {}
+        if self._sent is None:
+            (self._sent,) = client.scatter([self.corpus], broadcast=True)
+        corpus = self._sent
+        waiting: dict[Future[Any], tuple[Training, str, list[Future[Any]]]] = {}
         for training, key, before in jobs:
-            paused = self._paused.pop(before, None) if before else None
+            paused: Any = self._paused.pop(before, None) if before else None
             # A network stays on its worker; only the record comes back.
             both = client.submit(train, training, corpus, resume=paused, pure=False)
             if training.until is not None:
                 self._paused[key] = client.submit(_second, both, pure=False)
-            # Held until then: the scheduler may hear that it is not wanted before it hears by what
-            # it is.
-            waiting[client.submit(_first, both, pure=False)] = (training, key, both)
+            # The scheduler may hear that something is let go before it hears what needs it.
+            held = [both] if paused is None else [both, paused]
+            waiting[client.submit(_first, both, pure=False)] = (training, key, held)
         lost = []
         try:
             for future in as_completed(list(waiting)):
@@ -135,7 +140,7 @@ class Runner:
                     ) from error
         finally:
             # Others may go on using the workers after an error here, or Ctrl-C.
-            left = [one for future, (_, _, both) in waiting.items() for one in (future, both)]
+            left = [one for future, (_, _, held) in waiting.items() for one in (future, *held)]
             client.cancel(left, force=True)
         if lost:
             raise ClusterError(

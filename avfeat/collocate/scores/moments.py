@@ -10,7 +10,6 @@ float32, 1e-14 in float64; the cosines of angles of ReLU-like features, 12,000 x
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -209,15 +208,6 @@ class Moments:
         # Rounding of the eigensolver, and of the mean, which is float64's.
         rounding = self.dim * float(np.finfo(np.float64).eps) * self.energy(centred=centred)
         return max(noise, rounding)
-
-
-def merged(parts: Iterable[Moments]) -> Moments:
-    """Merge moments into new ones; the parts stay as they are."""
-    parts = iter(parts)
-    total = copy.deepcopy(next(parts))
-    for part in parts:
-        total.merge(part)
-    return total
 
 
 class ClassSums:
