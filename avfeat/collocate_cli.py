@@ -120,6 +120,7 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     from avfeat import render_collocation as render
     from avfeat.collocate import candidates, report, scoring, session
     from avfeat.collocate.train import Hyper
+    from avfeat.words import counted
 
     talk = talk_console(quiet=options["quiet"])
     if options["report"]:
@@ -160,7 +161,8 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         reading=lambda name: talk.print(f"reading {name}", markup=False),
         trained=lambda training, record, known: talk.print(
             f"{'found in the log' if known else 'trained'}: {' + '.join(training.pair)} on "
-            f"{training.train}, learning rate {training.hyper.lr:g}, seed {training.hyper.seed}: "
+            f"{training.train}, learning rate {training.hyper.lr:g}, seed {training.hyper.seed}, "
+            f"{counted(training.until or training.hyper.epochs, 'epoch')}: "
             f"Type@AV {record['scores']['segment']['type_av']:.2f}",
             markup=False,
         ),

@@ -85,7 +85,9 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
         console.print(f"  {name}: {meaning}", style="dim", markup=False)
     if place is not None:
         console.print(
-            f"  95 %: interval of svd by {document['resamples']} resamples of clips", style="dim"
+            f"  95 %: interval of svd by {document['resamples']} resamples of clips; these are "
+            "noisier than the clips themselves, so that it may lie below",
+            style="dim",
         )
     for line in _reasons(rows):
         console.print(f"  {_NONE} {line}", style="dim", markup=False)

@@ -47,7 +47,9 @@ class Angles:
         Cosines of the principal angles between the spans of the first k vectors, descending. They
         do not depend on gaps within the k, only on the one behind the k-th.
     interval
-        95 % bootstrap intervals of `cosines`, float64 [k, 2]; None if they were not asked for.
+        95 % bootstrap percentiles of `cosines`, float64 [k, 2]; None if they were not asked for. A
+        resample's noise comes on top of the sample's and turns vectors away from each other: where
+        little but noise parts the splits, the cosine itself lies above its interval.
     reason
         Why there are no angles, or empty. Arrays are empty then.
     """
@@ -99,9 +101,10 @@ def corresponding_angles(
         Spectra of the same features, both centred or both not, of one k.
     resamples
         Resamples of the bootstrap; 0 for no interval, 200 and more for one. Both spectra need
-        groups then, see `Spectrum.with_groups`. A resample draws as many groups as there are, with replacement, from source
-        and target alike, so that it costs k^3 and no memory beyond the groups'. Its vectors are
-        sought within the span of those that the spectrum keeps, 4 k or more.
+        groups then, see `Spectrum.with_groups`. A resample draws as many groups as there are, with
+        replacement, from source and target alike, so that it costs k^3 and no memory beyond the
+        groups'. Its vectors are sought within the span of those that the spectrum keeps, 4 k or
+        more.
     seed
         Of the draws.
 

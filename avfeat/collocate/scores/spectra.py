@@ -124,8 +124,8 @@ class Spectrum:
     def with_groups(self, projected: Sequence[Moments]) -> Spectrum:
         """Add what a bootstrap over groups of clips needs.
 
-        Groups of d x d moments would be most of the memory. Those of rows projected on the `vectors`
-        are m x m, and need a second pass over the rows.
+        Groups of d x d moments would be most of the memory. Those of rows projected on the
+        `vectors` are m x m, and need a second pass over the rows.
 
         Parameters
         ----------
