@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from rich.console import Console
 
+from avfeat.collocate import reasons
 from avfeat.render_diagnostics import diagnostics
 from avfeat.tables import pairs, table
 from avfeat.words import counted, duration
 
 _NONE = "-"
-
-# Not those within a name, such as resnet152.
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
 def collocation(console: Console, document: dict[str, Any]) -> None:
@@ -89,8 +86,9 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
             "noisier than the clips themselves, so that it may lie below",
             style="dim",
         )
-    for line in _reasons(rows):
-        console.print(f"  {_NONE} {line}", style="dim", markup=False)
+    for reason in reasons.collect(rows):
+        line = f"  {_NONE} {', '.join(reason.scores)}: {reason.text}"
+        console.print(line, style="dim", markup=False)
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -98,28 +96,6 @@ def _interval(row: dict[str, Any]) -> str:
     printed = row["angles"]["printed"]
     interval = printed and printed["interval"]
     return f"{interval[0][0]:.4f} to {interval[0][1]:.4f}" if interval else ""
-
-
-def _reasons(rows: list[dict[str, Any]]) -> list[str]:
-    """Say why scores do not apply, in one line for all reasons that differ in numbers alone."""
-    kinds: dict[str, tuple[dict[str, None], list[list[str]]]] = {}
-    for row in rows:
-        for name, score in row["scores"].items():
-            if score["value"] is None:
-                reason = score["reason"]
-                names, numbers = kinds.setdefault(_NUMBER.sub("{}", reason), ({}, []))
-                names[name] = None
-                numbers.append(_NUMBER.findall(reason))
-    lines = []
-    for kind, (names, numbers) in kinds.items():
-        ranges = []
-        for values in zip(*numbers, strict=True):
-            lowest, highest = min(values, key=float), max(values, key=float)
-            ranges.append(lowest if lowest == highest else f"{lowest}...{highest}")
-        pieces = kind.split("{}")
-        text = "".join(part for both in zip(pieces, [*ranges, ""], strict=True) for part in both)
-        lines.append(f"{', '.join(names)}: {text}")
-    return lines
 
 
 def _order(score: dict[str, Any]) -> float:

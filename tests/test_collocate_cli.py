@@ -9,14 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from collocationkit import make_clips, make_family
 from support import Cli
-
-from avfeat.render_collocation import _reasons
 
 CLIPS = make_clips({"train": 14, "val": 10, "test": 6})
 COMMON = ("collocate", "--audio", "all", "--visual", "all")
@@ -109,29 +106,6 @@ def test_random_stores(avfeat: Cli, tmp_path: Path) -> None:
     assert "--allow-random" in text
     result = avfeat(*COMMON, "--out", out, "--allow-random", "--scores", "cka", "--resamples", 0)
     assert "not real features" in result.stdout
-
-
-def test_reasons_are_told_once_for_each_kind() -> None:
-    def row(**reasons: str) -> dict[str, Any]:
-        return {
-            "scores": {
-                name.replace("_", "-"): {"value": None, "reason": reason}
-                for name, reason in reasons.items()
-            }
-        }
-
-    rows = [
-        row(
-            svd_centred="none of 5 is determined: gaps are up to 0.11", cka="resnet152 is constant"
-        ),
-        row(svd_centred="none of 5 is determined: gaps are up to 0.031"),
-        row(subspace="none of 5 is determined: gaps are up to 1e-05"),
-        {"scores": {"svd": {"value": 0.5}}},
-    ]
-    assert _reasons(rows) == [
-        "svd-centred, subspace: none of 5 is determined: gaps are up to 1e-05...0.11",
-        "cka: resnet152 is constant",
-    ]
 
 
 def test_all_methods_and_again_from_the_log(avfeat: Cli, root: str) -> None:

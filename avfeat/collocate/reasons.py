@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+# Not those within a name, such as resnet152.
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,9 @@ class Reason:
     scores
         Names.
     text
-        Numbers that differ are dots in it.
+        Of numbers that differ, the range.
     whose
-        Names of pairs and of backbones, with the numbers that the dots stand for.
+        Names of pairs and of backbones, each with its own of these numbers.
     """
 
     scores: tuple[str, ...]
@@ -37,7 +38,7 @@ def collect(rows: Iterable[Mapping[str, Any]]) -> list[Reason]:
     >>> def row(name, reason):
     ...     return {"names": [name], "scores": {"svd": {"value": None, "reason": reason}}}
     >>> collect([row("a", "2 clips of 5"), row("b", "3 clips of 5")])
-    [Reason(scores=('svd',), text='… clips of 5', whose=('a (2)', 'b (3)'))]
+    [Reason(scores=('svd',), text='2…3 clips of 5', whose=('a (2)', 'b (3)'))]
     """
     kinds: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for row in rows:
@@ -53,14 +54,16 @@ def collect(rows: Iterable[Mapping[str, Any]]) -> list[Reason]:
 
 
 def _tell(found: list[tuple[str, str]]) -> tuple[str, tuple[str, ...]]:
-    """Put dots for the numbers in which reasons differ, and the numbers behind the names."""
+    """Put ranges for the numbers in which reasons differ, and the numbers behind the names."""
     numbers = [_NUMBER.findall(reason) for _, reason in found]
-    same = [len(set(values)) == 1 for values in zip(*numbers, strict=True)]
+    columns = list(zip(*numbers, strict=True))
+    same = [len(set(values)) == 1 for values in columns]
+    ranges = iter([f"{min(c, key=float)}…{max(c, key=float)}" for c in columns])
     shown = iter(zip(numbers[0], same, strict=True))
 
-    def keep(match: re.Match[str]) -> str:
-        value, alike = next(shown)
-        return value if alike else "…"
+    def keep(_: re.Match[str]) -> str:
+        (value, alike), range_ = next(shown), next(ranges)
+        return value if alike else range_
 
     text = _NUMBER.sub(keep, found[0][1])
     whose = []
