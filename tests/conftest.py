@@ -7,9 +7,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import Cli, Corpus, write_llp
 
+from avfeat import datasets
 from avfeat.testing.clips import AudioTrack, make_clip
 
 
@@ -20,6 +22,21 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no folder ../shared next to the repository")
     return folder
+
+
+@pytest.fixture(scope="session")
+def llp_dense(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """Segment labels of LLP's test split by the words of its rules, bool [1200, 10, 2, 25]."""
+    media = tmp_path_factory.mktemp("media")
+    manifest = datasets.get("llp").load(annotations=shared / "data" / "llp", data=media)
+    clips = [clip for clip in manifest.clips if clip.split == "test"]
+    dense = np.zeros((len(clips), 10, 2, 25), bool)
+    for index, clip in enumerate(clips):
+        for event in clip.events:
+            row = manifest.classes.index(event.label)
+            modality = ("audio", "visual").index(event.modality)
+            dense[index, int(event.onset) : int(event.offset), modality, row] = True
+    return dense
 
 
 @pytest.fixture(scope="session")
