@@ -16,7 +16,10 @@ from avfeat.stores.reader import open_store
 
 
 def slowly(rows: np.ndarray, times: np.ndarray, segments: int) -> np.ndarray:
-    """The mean of the rows of each second; of none, the row nearest to the second's middle."""
+    """The mean of the rows of each second; of none, the row nearest to the second's middle.
+
+    Times alone tell the second.
+    """
     found = []
     for second in range(segments):
         inside = [
@@ -48,6 +51,23 @@ def test_rows_that_are_seconds_already_stay_as_they_are() -> None:
     assert by_second(rows, np.arange(4) + 0.5, 4) is rows
     # VGGish's windows of 0.96 s drift, and still each second has one.
     assert by_second(rows, 0.48 + 0.96 * np.arange(4), 4) is rows
+
+
+@pytest.mark.parametrize("shift", [-0.06, -1e-9, 0.0, 0.06])
+def test_eighty_frames_are_eight_to_each_second_whatever_their_times_round_to(shift: float) -> None:
+    rng = np.random.default_rng(5)
+    rows = rng.normal(size=(80, 3)).astype(np.float32)
+    found = by_second(rows, np.maximum(np.arange(80) / 8 + shift, 0), 10)
+    assert found.dtype == np.float32
+    expected = [rows[8 * k : 8 * k + 8].astype(np.float64).mean(axis=0) for k in range(10)]
+    np.testing.assert_array_equal(found, np.array(expected, np.float32))
+
+
+def test_rows_of_a_clip_that_ends_early_are_not_stretched() -> None:
+    """Five seconds at two rows each are as many rows as ten at one."""
+    rows = np.arange(10, dtype=np.float32)[:, None]
+    found = by_second(rows, np.arange(10) / 2, 10)
+    np.testing.assert_allclose(found[:, 0], [0.5, 2.5, 4.5, 6.5, 8.5, 9, 9, 9, 9, 9])
 
 
 def test_a_clip_that_ends_early_repeats_its_last_row() -> None:
