@@ -21,6 +21,10 @@ from avfeat.stores.files import Files
 
 Record = dict[str, Any]
 
+#: Of the task model, part of every key: raised whenever the network, its losses, the schedule or
+#: the metric change, so that records of what was before are not taken for what is now.
+TASK_VERSION = 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
@@ -62,6 +66,8 @@ class Training:
             if described[stream] is not None:
                 del described[stream]["url"]  # a store may move
         described["clips"] = {split: corpus.digests[split] for split in sorted(splits)}
+        described["classes"] = digest(list(corpus.classes))
+        described["task"] = TASK_VERSION
         described["torch"] = torch.__version__
         return digest(described)
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from collocationkit import make_clips, make_family
 
+from avfeat.collocate import training as training_module
 from avfeat.collocate.candidates import Candidates, gather
 from avfeat.collocate.corpus import Corpus, Source
 from avfeat.collocate.runner import Runner
@@ -79,6 +80,19 @@ def test_keys_tell_apart_all_that_matters(candidates: Candidates, corpus: Corpus
     )
     assert fewer.digests["train"] == corpus.digests["train"]
     assert fewer.digests["val"] != corpus.digests["val"]
+
+
+def test_keys_know_the_classes_and_the_version_of_the_task_model(
+    candidates: Candidates, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = trainings(candidates)
+    key = one.key(corpus)
+    # Other classes or another order of them are other outputs of the network.
+    swapped = replace(corpus, classes=corpus.classes[::-1])
+    more = replace(corpus, classes=(*corpus.classes, "Bus"))
+    assert len({key, one.key(swapped), one.key(more)}) == 3
+    monkeypatch.setattr(training_module, "TASK_VERSION", training_module.TASK_VERSION + 1)
+    assert one.key(corpus) != key
 
 
 def test_records_are_found_again_and_damaged_ones_made_anew(
