@@ -146,12 +146,20 @@ def _evidence(console: Console, evidence: dict[str, Any]) -> None:
         [
             (
                 name,
-                " + ".join(one["best"]),
-                one["rank"],
-                f"{one['regret']:.2f}",
+                _choice(one),
+                _NONE if one["rank"] is None else f"{one['rank']:.3g}",
+                _NONE if one["regret"] is None else f"{one['regret']:.2f}",
                 _NONE if one["tau"] is None else f"{one['tau']:+.2f}",
                 _NONE if one["times_cheaper"] is None else f"{one['times_cheaper']:.1f}",
             )
             for name, one in evidence.items()
         ],
     )
+
+
+def _choice(one: dict[str, Any]) -> str:
+    """Write what a method puts first, and how many more it puts beside it."""
+    if one["best"] is None:
+        return _NONE
+    tied = f" ({counted(one['tied'], 'pair')} tied)" if one["tied"] > 1 else ""
+    return " + ".join(one["best"]) + tied

@@ -67,7 +67,10 @@ def _searches(setting: Setting) -> Iterator[Figure]:
     cheap, dear = _search(setting, counts, epochs=epochs, seeds=seeds)
     truth = _ranked(dear)
     found = agreement(_ranked(cheap), truth)
+    # Pairs of these features differ, so that the proxy does choose.
     assert found is not None
+    assert found.best is not None
+    assert found.regret is not None
     best = max(truth.values())
     tau = found.reason if found.tau is None else f"{found.tau:.2f}"
     regret = plain(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from scipy.stats import kendalltau
 
@@ -22,23 +24,28 @@ class Agreement:
     Attributes
     ----------
     best
-        The pair that it puts first.
+        The pair that it puts first, of several the first by name; None where it chooses none, as
+        all its values are equal.
+    tied
+        How many pairs share its highest value.
     tau
         Kendall's tau-b with the traversal, in [-1, 1]; None where it cannot be told.
     regret
-        Segment-level Type@AV, in points, that its choice loses against the best pair.
+        Segment-level Type@AV, in points, that its choice loses against the best pair: of tied
+        pairs the mean, what one drawn from them is expected to lose. None without a choice.
     rank
-        Place of its choice in the traversal, from 1.
+        Place of its choice in the traversal, from 1; of tied pairs the mean.
     pairs
         How many pairs both have a value of.
     reason
-        Why there is no `tau`, or empty.
+        Why there is no `tau`, and no choice where there is none; or empty.
     """
 
-    best: Pair
+    best: Pair | None
+    tied: int
     tau: float | None
-    regret: float
-    rank: int
+    regret: float | None
+    rank: float | None
     pairs: int
     reason: str = ""
 
@@ -63,22 +70,28 @@ def agreement(values: Mapping[Pair, float], truth: Mapping[Pair, float]) -> Agre
     >>> truth = {("a", "x"): 50.0, ("a", "y"): 52.0, ("b", "x"): 55.0}
     >>> found = agreement({("a", "x"): 1.0, ("a", "y"): 3.0, ("b", "x"): 2.0}, truth)
     >>> found.best, round(found.tau, 3), found.regret, found.rank
-    (('a', 'y'), 0.333, 3.0, 2)
+    (('a', 'y'), 0.333, 3.0, 2.0)
     """
     both = [pair for pair in truth if pair in values]
     if not both:
         return None
-    best = max(both, key=lambda pair: values[pair])
-    better = sum(value > truth[best] for value in truth.values())
-    tau, reason = None, ""
-    if len(both) < _LEAST:
-        reason = f"{counted(len(both), 'pair')} cannot be correlated"
-    else:
-        found = float(
-            kendalltau([values[pair] for pair in both], [truth[pair] for pair in both]).statistic
-        )
-        if found == found:
-            tau = found
-        else:
-            reason = "all values are equal"
-    return Agreement(best, tau, max(truth.values()) - truth[best], better + 1, len(both), reason)
+    highest = max(values[pair] for pair in both)
+    chosen = sorted(pair for pair in both if values[pair] == highest)
+    if len(both) > 1 and len(chosen) == len(both):
+        return Agreement(None, len(chosen), None, None, None, len(both), "all values are equal")
+    # The order of pairs that a method cannot tell apart is not its own.
+    best = max(truth.values())
+    regret = fmean(best - truth[pair] for pair in chosen)
+    rank = fmean(1 + sum(value > truth[pair] for value in truth.values()) for pair in chosen)
+    tau, reason = _tau([values[pair] for pair in both], [truth[pair] for pair in both])
+    return Agreement(chosen[0], len(chosen), tau, regret, rank, len(both), reason)
+
+
+def _tau(values: Sequence[float], truth: Sequence[float]) -> tuple[float | None, str]:
+    """Kendall's tau-b of values that are not all equal, or why there is none."""
+    if len(values) < _LEAST:
+        return None, f"{counted(len(values), 'pair')} cannot be correlated"
+    found = float(kendalltau(values, truth).statistic)
+    if math.isnan(found):
+        return None, "all values that it is compared with are equal"
+    return found, ""

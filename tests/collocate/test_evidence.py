@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -32,10 +34,21 @@ def test_tau_place_and_regret(seed: int) -> None:
     found = agreement(values, truth)
     assert found is not None
     assert found.tau == pytest.approx(slowly(list(values.values()), list(truth.values())))
-    assert values[found.best] == max(values.values())
-    assert found.regret == max(truth.values()) - truth[found.best]
-    assert found.rank == 1 + sum(v > truth[found.best] for v in truth.values())
+    tied = [pair for pair in truth if values[pair] == max(values.values())]
+    assert (found.best, found.tied) == (tied[0], len(tied))
+    regrets = [max(truth.values()) - truth[pair] for pair in tied]
+    ranks = [1 + sum(v > truth[pair] for v in truth.values()) for pair in tied]
+    assert found.regret == pytest.approx(np.mean(regrets))
+    assert found.rank == pytest.approx(np.mean(ranks))
     assert found.pairs == 9
+    # The traversal gives its pairs the best first, which no method may profit from.
+    for order in (sorted(truth, key=lambda pair: -truth[pair]), rng.permutation(list(truth))):
+        shuffled = {pair: truth[pair] for pair in map(tuple, order)}
+        again = agreement(values, shuffled)
+        assert again is not None
+        assert dataclasses.astuple(again)[:2] == (found.best, found.tied)
+        assert (again.regret, again.rank) == pytest.approx((found.regret, found.rank))
+        assert again.tau == pytest.approx(found.tau)
 
 
 def test_the_same_order_and_its_reverse() -> None:
@@ -50,6 +63,17 @@ def test_what_cannot_be_told() -> None:
     level = agreement(dict.fromkeys(TRUTH, 0.5), TRUTH)
     assert level is not None
     assert (level.tau, level.reason) == (None, "all values are equal")
+    assert (level.best, level.regret, level.rank, level.tied) == (None, None, None, 4)
+    pair = agreement({("a", "x"): 1.0, ("b", "x"): 1.0}, TRUTH)
+    assert pair is not None
+    assert (pair.best, pair.reason) == (None, "all values are equal")
+    lone = agreement({("b", "y"): 1.0}, TRUTH)
+    assert lone is not None
+    assert (lone.best, lone.rank, lone.reason) == (("b", "y"), 2, "1 pair cannot be correlated")
+    same = agreement(TRUTH, dict.fromkeys(TRUTH, 50.0))
+    assert same is not None
+    assert (same.tau, same.best, same.regret) == (None, ("b", "x"), 0.0)
+    assert same.reason == "all values that it is compared with are equal"
     two = agreement({("a", "x"): 1.0, ("b", "x"): 2.0}, TRUTH)
     assert two is not None
     assert (two.tau, two.reason, two.pairs) == (None, "2 pairs cannot be correlated", 2)

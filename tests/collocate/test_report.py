@@ -180,6 +180,7 @@ def document() -> dict[str, Any]:
         "evidence": {
             name: {
                 "best": ["vggish", EVIL],
+                "tied": 1,
                 "tau": tau,
                 "regret": draw(rng),
                 "rank": 3,
@@ -342,6 +343,16 @@ def test_missing_parts_leave_their_sections_out(
     left = Page(report.render(document)).headings
     assert not headings & {*left}
     assert "What was compared" in left
+
+
+def test_choices_that_are_tied_or_none(document: dict[str, Any]) -> None:
+    document["evidence"]["svd"] |= {"tied": 3, "rank": 4.5}
+    document["evidence"]["cka"] |= {"best": None, "tied": 4, "rank": None, "regret": None}
+    page = Page(report.render(document))
+    assert "and 2 more with the same value" in page.text
+    assert page.text.count("more with the same value") == 1
+    assert 4.5 in page.numbers
+    assert "all values are equal" in page.text
 
 
 def test_scores_alone_and_searches_that_are_empty(document: dict[str, Any]) -> None:
