@@ -64,8 +64,10 @@ def by_second(
     if _evenly(times, segments):
         if len(rows) == segments:
             return rows
-        even = rows.reshape(segments, -1, rows.shape[1])
-        return even.mean(axis=1, dtype=np.float64).astype(np.float32)
+        means: NDArray[np.float64] = rows.reshape(segments, -1, rows.shape[1]).mean(
+            axis=1, dtype=np.float64
+        )
+        return means.astype(np.float32)
     second = np.clip(times.astype(np.int64), 0, segments - 1)
     found = np.empty((segments, rows.shape[1]), dtype=np.float32)
     starts = np.searchsorted(second, np.arange(segments + 1))
