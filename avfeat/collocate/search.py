@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,12 +69,16 @@ class Search:
         Of all its trainings, each once, also of those that the log had.
     facts
         What else is to be told: the path of the proxy, what halving saved.
+    spent
+        Of a search that drops pairs: how many epochs it took of each training, by `_whole`. The log
+        may have had more of one.
     """
 
     method: str
     places: tuple[Place, ...]
     records: tuple[Record, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+    spent: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def best(self) -> tuple[str, str]:
@@ -83,8 +87,13 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        """What its trainings took, whenever they ran."""
-        return float(sum(record["seconds"] for record in self.records))
+        """What the epochs of its trainings took, whenever they ran; each epoch counts once."""
+        curves: dict[str, list[dict[str, Any]]] = {}
+        for record in self.records:
+            name = _whole(record)
+            curve = record["curve"][: self.spent.get(name)]
+            curves[name] = max(curve, curves.get(name, []), key=len)
+        return float(sum(epoch["seconds"] for curve in curves.values() for epoch in curve))
 
     @property
     def trainings(self) -> int:
@@ -165,6 +174,7 @@ def proxy(
         Drop hopeless pairs early, see `_halved`.
     """
     records: list[Record] = []
+    spent: dict[str, int] = {}
     path: list[dict[str, Any]] = []
     here = pairs[0]
     # No pair is stood at twice, so this ends.
@@ -191,6 +201,10 @@ def proxy(
         }
         if halving:
             places, ran = _halved(runner, trainings, hyper.epochs)
+            judged = [(hyper.epochs, tuned), *((place.epochs, place.records) for place in places)]
+            for epochs, ones in judged:
+                for name in map(_whole, ones):
+                    spent[name] = max(spent.get(name, 0), epochs)
         else:
             places = _trained(runner, trainings, hyper.epochs)
             ran = [record for place in places for record in place.records]
@@ -207,9 +221,9 @@ def proxy(
     unique = _once(records)
     facts: dict[str, Any] = {"path": path, "grid": list(grid)}
     if halving:
-        in_full = hyper.epochs * len({_whole(record) for record in unique})
-        facts |= {"epochs_in_full": in_full, "epochs_saved": in_full - _epochs(unique)}
-    return Search("proxy", tuple(places), unique, facts)
+        in_full = hyper.epochs * len(spent)
+        facts |= {"epochs_in_full": in_full, "epochs_saved": in_full - sum(spent.values())}
+    return Search("proxy", tuple(places), unique, facts, spent)
 
 
 def type_av(record: Record) -> float:
@@ -280,12 +294,3 @@ def _once(records: Iterable[Record]) -> tuple[Record, ...]:
 def _whole(record: Record) -> str:
     """Name the training that a record is of, wherever it paused."""
     return digest([record["pair"], record["motion"], record["splits"], record["hyper"]])
-
-
-def _epochs(records: Iterable[Record]) -> int:
-    """Count the epochs that records stand for; what a paused training went on from is in it."""
-    most: dict[str, int] = {}
-    for record in records:
-        name = _whole(record)
-        most[name] = max(most.get(name, 0), len(record["curve"]))
-    return sum(most.values())

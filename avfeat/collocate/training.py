@@ -84,8 +84,8 @@ def train(
     Returns
     -------
     record
-        Plain data: the training, its curve, scores in percent, and seconds: of the epochs that were
-        run here, not of those before a pause.
+        Plain data: the training, its curve, scores in percent, and seconds: of all epochs of the
+        curve, those before a pause too.
     fit
         To go on from, if it paused.
     """
@@ -94,7 +94,6 @@ def train(
     found = fit(
         learnt, chosen, training.hyper, until=training.until, resume=resume, on_epoch=on_epoch
     )
-    before = 0 if resume is None else len(resume.curve)
     scores = found.best.scores
     if training.test is not None:
         scores = evaluate(found.network(), corpus.arrays(*streams, training.test))
@@ -116,7 +115,7 @@ def train(
             }
             for epoch in found.curve
         ],
-        "seconds": sum(epoch.seconds for epoch in found.curve[before:]),
+        "seconds": found.seconds,
     }
     return record, found
 

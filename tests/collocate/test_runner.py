@@ -20,7 +20,7 @@ from avfeat.collocate import training as training_module
 from avfeat.collocate.candidates import Candidates, gather
 from avfeat.collocate.corpus import Corpus, Source
 from avfeat.collocate.runner import Runner
-from avfeat.collocate.search import proxy, traverse
+from avfeat.collocate.search import Search, proxy, traverse
 from avfeat.collocate.train import Hyper
 from avfeat.collocate.training import Log, Record, Training, train
 from avfeat.errors import FeaturesError
@@ -132,7 +132,8 @@ def test_pauses_change_nothing_and_seconds_are_counted_once(
     (then,) = runner.run(asked, going_on=paused)
     assert without_times(then) == without_times(whole)
     assert (len(first["curve"]), len(then["curve"])) == (1, 2)
-    assert then["seconds"] == then["curve"][1]["seconds"]
+    assert then["curve"][0]["seconds"] == first["curve"][0]["seconds"]
+    assert then["seconds"] == sum(epoch["seconds"] for epoch in then["curve"])
     # In another process the pause is gone: it starts from the beginning, to the same end.
     (tmp_path / "b" / "trainings" / f"{then['key'][:32]}.json").unlink()
     (later,) = Runner(corpus, Log(str(tmp_path / "b"))).run(asked, going_on=paused)
@@ -140,6 +141,31 @@ def test_pauses_change_nothing_and_seconds_are_counted_once(
     # Where all epochs are known, a pause of them is.
     (known,) = Runner(corpus, Log(str(tmp_path / "a"))).run(paused)
     assert without_times(known) == without_times(whole)
+
+
+def test_halving_then_all_on_one_log_tells_all_seconds(
+    candidates: Candidates, corpus: Corpus, tmp_path: Path
+) -> None:
+    log = Log(str(tmp_path))
+
+    def search(*, halving: bool) -> Search:
+        return proxy(
+            Runner(corpus, log),
+            [(Source.of(a), Source.of(v)) for a, v in candidates.pairs],
+            motion=None,
+            split="val",
+            hyper=replace(HYPER, epochs=4),
+            seeds=(1,),
+            grid=(1e-3,),
+            halving=halving,
+        )
+
+    search(halving=True)
+    full = search(halving=False)
+    assert [len(record["curve"]) for record in full.records] == [4, 4]
+    own = sum(epoch["seconds"] for record in full.records for epoch in record["curve"])
+    assert full.seconds == pytest.approx(own)
+    assert sum(record["seconds"] for record in full.records) == pytest.approx(own)
 
 
 def test_what_was_dropped_is_forgotten(

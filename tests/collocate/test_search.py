@@ -32,20 +32,16 @@ class Fake:
     def run(
         self, trainings: Sequence[Training], *, going_on: Sequence[Training] | None = None
     ) -> list[Record]:
-        return [
-            self._one(training, going_on[number] if going_on else None)
-            for number, training in enumerate(trainings)
-        ]
+        return [self._one(training) for training in trainings]
 
-    def _one(self, training: Training, before: Training | None) -> Record:
+    def _one(self, training: Training) -> Record:
         whole, key = str(dataclasses.replace(training, until=None)), str(training)
         if found := self.log.get(whole) or self.log.get(key):
             return found
         hyper, last = training.hyper, training.until or EPOCHS
         final = self.values[(*training.pair, hyper.lr)] + 0.1 * hyper.seed
         # It rises to its last value, so that what was best is what came last.
-        curve = [{"type_av": final * (n + 1) / EPOCHS} for n in range(last)]
-        first = before.until or 0 if before else 0
+        curve = [{"type_av": final * (n + 1) / EPOCHS, "seconds": 1.0} for n in range(last)]
         self.ran.append((training.pair, hyper.lr, hyper.seed, last))
         self.log[key] = {
             "key": key,
@@ -55,7 +51,7 @@ class Fake:
             "hyper": dataclasses.asdict(hyper),
             "curve": curve,
             "scores": {"segment": {"type_av": curve[-1]["type_av"]}},
-            "seconds": float(last - first),
+            "seconds": float(last),
         }
         return self.log[key]
 
@@ -165,3 +161,18 @@ def test_halving_ends_as_the_full_search_for_those_that_survive(seeds: tuple[int
     assert found.seconds == found.facts["epochs_in_full"] - found.facts["epochs_saved"]
     assert found.trainings == 6 * n
     assert "epochs_saved" not in full.facts
+
+
+@pytest.mark.parametrize("halving_first", [True, False])
+def test_seconds_and_saved_epochs_do_not_depend_on_what_the_log_had(halving_first: bool) -> None:
+    values = table({3e-4: [30, 10, 20, 28, 12, 14]})
+    runner = Fake(values)  # one log for both
+    found = {
+        halving: search(runner, grid=(3e-4,), halving=halving)
+        for halving in (halving_first, not halving_first)
+    }
+    # Two pairs to the end, one for 4 epochs, three for 2.
+    assert found[True].seconds == 2 * 8 + 4 + 3 * 2
+    assert found[True].facts["epochs_saved"] == 6 * 8 - found[True].seconds
+    assert found[False].seconds == 6 * 8
+    assert (found[True].trainings, found[False].trainings) == (6, 6)

@@ -43,7 +43,9 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             found[f"{method} options"] = options
             records = ({"key": "k", "pair": [], "motion": "", "splits": {}, "hyper": {}},)
             return Search(
-                method, tuple(found[method]), tuple(r | {"seconds": 2.0} for r in records)
+                method,
+                tuple(found[method]),
+                tuple(r | {"curve": [{"seconds": 2.0}]} for r in records),
             )
 
         return search
