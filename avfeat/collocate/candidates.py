@@ -146,8 +146,8 @@ def gather(
     Raises
     ------
     CollocationError
-        No pair is left, two stores of one backbone, or stores that have no clip in common or
-        annotate one differently.
+        No pair is left, two stores of a backbone that takes part, or stores that have no clip
+        in common or annotate one differently.
     StoreNotFoundError
         There are no stores.
     RandomWeightsError
@@ -202,6 +202,9 @@ def gather(
         clips=(),
         apart=0,
     )
+    for one in found.all:
+        if one.name in shelf.twins:
+            raise CollocationError(shelf.twins[one.name])
     if not allow_random:
         _refuse_random(found.all)
     clips, apart = _common(found.all)
@@ -210,12 +213,16 @@ def gather(
 
 @dataclass(frozen=True, slots=True)
 class _Shelf:
-    """The stores of one data set: those of vectors by name, and why others are unfit."""
+    """The stores of one data set: those of vectors by name, and why others are unfit.
+
+    Of several stores of one name the first is found; `twins` has the words to refuse it with.
+    """
 
     dataset: str
     root: str
     found: dict[str, Candidate]
     unfit: dict[str, tuple[Modality, str]]
+    twins: dict[str, str]
 
     def of(self, modality: Modality) -> list[Candidate]:
         """Stores of a modality, by name."""
@@ -285,6 +292,7 @@ def _open(out: str, dataset: str | None) -> _Shelf:
     stores = by_dataset[dataset]
     found: dict[str, Candidate] = {}
     unfit: dict[str, tuple[Modality, str]] = {}
+    twins: dict[str, str] = {}
     seen: dict[str, FeatureStore] = {}
     for store in stores:
         name, modality = (store.recipe.backbone[key] for key in ("name", "modality"))
@@ -292,15 +300,15 @@ def _open(out: str, dataset: str | None) -> _Shelf:
         if twin is not store:
             fields = ", ".join(field for field, _, _ in differences(twin.recipe, store.recipe))
             differ = f"their recipes differ in {fields}" if fields else "by one recipe"
-            raise CollocationError(
+            twins[name] = (
                 f"{twin.url} and {store.url} both hold {name}, {differ}; move one of them elsewhere"
             )
-        if len(store.row_shape) > 1:
+        elif len(store.row_shape) > 1:
             unfit[name] = (modality, "its rows are maps, not vectors")
         else:
             found[name] = Candidate(name, modality, store)
     root = stores[0].url.rstrip("/").rpartition("/")[0].rpartition("/")[0] or "."
-    return _Shelf(dataset, root, found, unfit)
+    return _Shelf(dataset, root, found, unfit, twins)
 
 
 def _refuse_random(candidates: Sequence[Candidate]) -> None:

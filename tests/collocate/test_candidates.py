@@ -132,6 +132,32 @@ def test_two_recipes_of_one_name(tmp_path: Path) -> None:
         find(out)
 
 
+def test_twins_that_nobody_asked_for_refuse_nothing(tmp_path: Path) -> None:
+    every = ("vggish", "openl3", "resnet152", "polynet", "r2plus1d_18")
+    out = make_family(tmp_path, CLIPS[:2], names=every)
+    for name, modality in (("vggish", "audio"), ("r2plus1d_18", "visual")):
+        make_store(
+            tmp_path / "llp" / f"{name}-again",
+            name,
+            CLIPS[:2],
+            drawn_rows(name, modality, 5, 1),
+            modality=modality,
+            dim=5,
+            layer="fc",
+        )
+    found = find(out, "openl3", "polynet", motion="none")
+    assert (names(found.audio), names(found.visual)) == (["openl3"], ["polynet"])
+    chosen = [
+        ("vggish", {"audio": "vggish", "visual": "polynet", "motion": "none"}),
+        ("vggish", {"audio": "all", "visual": "polynet", "motion": "none"}),
+        ("r2plus1d_18", {"audio": "openl3", "visual": "polynet"}),
+        ("r2plus1d_18", {"audio": "openl3", "visual": "all", "motion": "none"}),
+    ]
+    for name, options in chosen:
+        with pytest.raises(CollocationError, match=f"both hold {name}, their recipes differ"):
+            find(out, **options)
+
+
 def test_several_data_sets(tmp_path: Path) -> None:
     for dataset in ("llp", "ave"):
         out = make_family(tmp_path, CLIPS[:1], names=("vggish", "resnet152"), dataset=dataset)
