@@ -56,7 +56,7 @@ class Runner:
     def run(
         self, trainings: Sequence[Training], *, going_on: Sequence[Training] | None = None
     ) -> list[Record]:
-        """Return the records of trainings, in their order.
+        """Return the records of trainings, in their order; they run by visual backbone.
 
         Of one that is to pause, the record of all its epochs will do where the log has that.
 
@@ -79,7 +79,13 @@ class Runner:
             if (record := self._known(training, key)) is not None:
                 records[key] = record
                 self._listener(training, record, True)
-        todo = [number for number, key in enumerate(keys) if key not in records]
+        # Visual features are the large ones, 0.8 GB of LLP's training clips: trainings on the same
+        # follow each other, so that each store is read once even if a process keeps only one.
+        visuals = list(dict.fromkeys(training.visual for training in trainings))
+        todo = sorted(
+            (number for number, key in enumerate(keys) if key not in records),
+            key=lambda number: visuals.index(trainings[number].visual),
+        )
         run = self._here if self._client is None else self._there
         jobs = [(trainings[n], keys[n], before[n] if before else None) for n in todo]
         for training, key, record in run(jobs):

@@ -16,6 +16,7 @@ import pytest
 import torch
 from collocationkit import make_clips, make_family
 
+from avfeat.collocate import corpus as corpus_module
 from avfeat.collocate import training as training_module
 from avfeat.collocate.candidates import Candidates, gather
 from avfeat.collocate.corpus import Corpus, Source
@@ -25,6 +26,7 @@ from avfeat.collocate.train import Hyper
 from avfeat.collocate.training import Log, Record, Training, train
 from avfeat.errors import FeaturesError
 from avfeat.extract import cluster
+from avfeat.stores.reader import FeatureStore
 
 TESTS = Path(__file__).resolve().parents[1]
 HYPER = Hyper(epochs=2, batch=8)
@@ -141,6 +143,38 @@ def test_pauses_change_nothing_and_seconds_are_counted_once(
     # Where all epochs are known, a pause of them is.
     (known,) = Runner(corpus, Log(str(tmp_path / "a"))).run(paused)
     assert without_times(known) == without_times(whole)
+
+
+def test_trainings_run_by_visual_backbone_and_return_in_the_order_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that has room for one visual store reads each of them once."""
+    out = make_family(tmp_path / "f", CLIPS, names=("vggish", "openl3", "resnet152", "polynet"))
+    candidates = gather(out, dataset=None, audio=["vggish", "openl3"], visual=["all"])
+    corpus = Corpus.of(candidates, {"val"}, allow_random=False)
+    opened: list[str] = []
+
+    class Watched(FeatureStore):
+        def __init__(self, url: str, *, allow_random: bool = False) -> None:
+            opened.append(Path(url).name)
+            super().__init__(url, allow_random=allow_random)
+
+    monkeypatch.setattr(corpus_module, "_cache", corpus_module._Cache())
+    monkeypatch.setattr(corpus_module, "FeatureStore", Watched)
+    # Six clips of four seconds: room for both audio stores and one visual one.
+    monkeypatch.setattr(corpus_module, "_KEPT_BYTES", 6 * 4 * 4 * (5 + 7 + 8))
+    ran: list[tuple[str, str]] = []
+    asked = trainings(candidates, hyper=replace(HYPER, epochs=1))
+    runner = Runner(corpus, Log(str(tmp_path / "log")), listener=lambda t, r, k: ran.append(t.pair))
+    records = runner.run(asked)
+    assert [tuple(record["pair"]) for record in records] == [one.pair for one in asked]
+    assert ran == [
+        ("vggish", "polynet"),
+        ("openl3", "polynet"),
+        ("vggish", "resnet152"),
+        ("openl3", "resnet152"),
+    ]
+    assert [name for name in opened if name in ("polynet", "resnet152")] == ["polynet", "resnet152"]
 
 
 def test_halving_then_all_on_one_log_tells_all_seconds(
