@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A number, or the reason that there is none; never both, and never NaN.
+    """A number, or the reason that there is none; never both, and never NaN or infinite.
 
     >>> Score(0.75), Score.not_applicable("one clip only")
     (Score(value=0.75, reason=''), Score(value=None, reason='one clip only'))
@@ -18,7 +18,7 @@ class Score:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        known = self.value is not None and not math.isnan(self.value)
+        known = self.value is not None and math.isfinite(self.value)
         if known == bool(self.reason):
             raise ValueError(f"a score is a number or has a reason: {self.value}, {self.reason!r}")
 

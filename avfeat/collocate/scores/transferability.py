@@ -6,6 +6,8 @@ the score is the mean over the classes that some rows have and some have not.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh, lapack, solve_triangular
@@ -87,8 +89,12 @@ def _evidence(
             return None
         effective = float(kept.sum())
         beta = (count - effective) / residual
-        if weight <= 0 or beta <= 0:
+        if beta <= 0:
             return None
+        if weight <= 0:
+            # The label lies across all features: the evidence grows with alpha, towards that of
+            # noise alone, which it has without features.
+            return 0.5 * (math.log(count / (2 * math.pi * energy)) - 1)
         alpha = effective / weight
     determinant = float(np.log(alpha + beta * values).sum()) + (dim - len(values)) * np.log(alpha)
     total = (

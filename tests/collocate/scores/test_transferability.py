@@ -65,6 +65,21 @@ def test_logme_of_dependent_and_dead_features() -> None:
     assert logme(*streamed(copied, labels)).value == pytest.approx(without, abs=1e-9)
 
 
+@pytest.mark.parametrize("flipped", [0, 1])
+def test_logme_of_features_that_know_nothing_is_that_of_noise_alone(flipped: int) -> None:
+    """Labels at right angles to all features, or nearly so: no weight is worth its prior."""
+    rng = np.random.default_rng(0)
+    half = rng.integers(-9, 10, (30, 4)).astype(float)
+    x = np.concatenate([half, -half])
+    labels = np.tile(rng.random((30, 1)) < 0.4, (2, 1))
+    labels[:flipped] = ~labels[:flipped]
+    (y,) = labels.T.astype(float)
+    found = logme(*streamed(x, labels))
+    alone = multivariate_normal(cov=np.eye(60) * (y @ y / 60)).logpdf(y) / 60
+    assert found.value == pytest.approx(alone, abs=1e-9)
+    assert found.value == pytest.approx(evidence_maximum(x, y), abs=1e-6)
+
+
 def test_logme_ranks_by_signal() -> None:
     x, labels = problem(2_000, 20, signal=2.0)
     rng = np.random.default_rng(5)
@@ -154,8 +169,9 @@ def test_too_few_rows() -> None:
 
 
 def test_scores_never_hold_nan() -> None:
-    with pytest.raises(ValueError, match="a number or has a reason"):
-        Score(float("nan"))
+    for value in ("nan", "inf", "-inf"):
+        with pytest.raises(ValueError, match="a number or has a reason"):
+            Score(float(value))
     with pytest.raises(ValueError, match="a number or has a reason"):
         Score(None)
     with pytest.raises(ValueError, match="a number or has a reason"):
