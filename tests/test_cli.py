@@ -125,7 +125,7 @@ def test_json_can_be_set_in_the_environment(avfeat: Cli, monkeypatch: pytest.Mon
     [
         (b"[extract", "cannot read avfeat.toml: "),
         (b"\xff\xfe[extract]", "cannot read avfeat.toml: "),
-        (b"[extrakt]\n", "unknown section [extrakt]; known: backbones, datasets, demo, extract"),
+        (b"[extrakt]\n", "unknown section [extrakt]; known: backbones, collocate, datasets, demo"),
         (b"dataset = 'llp'\n", "unknown section [dataset]"),
         (b"[extract]\nbackbones = 'x'\n", "unknown option 'backbones' in [extract]; known: "),
         (b"[inspect]\npath = 'x'\n", "unknown option 'path' in [inspect]"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -35,20 +34,34 @@ def test_scores_as_a_table(avfeat: Cli, root: str) -> None:
     lines = result.stdout.splitlines()
     assert "29 that all stores have (1 more that only some have)" in result.stdout
     (head,) = (line for line in lines if line.startswith("pair"))
-    assert head.split()[:4] == ["pair", "svd", "95", "%"]
+    assert head.split()[:6] == ["pair", "h-score", "logme", "svd", "95", "%"]
+    assert "by h-score" in result.stdout
     rows = [line.split() for line in lines if line.startswith(("vggish + ", "openl3 + "))]
     assert len(rows) == 4
     values = [float(row[3]) for row in rows]
     assert values == sorted(values, reverse=True)
     for row in rows:
-        assert row[5] == "to"
-        assert 0 <= float(row[4]) <= float(row[6]) <= 1
+        assert row[7] == "to"
+        assert 0 <= float(row[6]) <= float(row[8]) <= 1
     assert "interval of svd by 30 resamples" in result.stdout
     assert "reading vggish" in result.stderr
     quiet = avfeat(*COMMON, "--out", root, "-k", 2, "--resamples", 0, "-q", "--scores", "cka,svd")
     assert quiet.stderr == ""
     assert "95 %" not in quiet.stdout
     assert "logme" not in quiet.stdout
+    assert "by cka" in quiet.stdout
+
+
+def test_the_order_is_that_of_the_first_score_that_applies(avfeat: Cli, root: str) -> None:
+    """Scores of labels have no value where the target has no labels."""
+    splits = ("--source", "val", "--target", "train", "--resamples", 0, "-q")
+    shown = avfeat(*COMMON, "--out", root, *splits, "--scores", "logme,cka,svd").stdout
+    assert "by cka" in shown
+    lines = [line.split() for line in shown.splitlines()]
+    rows = [row for row in lines if row[:2] in (["vggish", "+"], ["openl3", "+"])]
+    assert [row[3] for row in rows] == ["-"] * 4
+    values = [float(row[4]) for row in rows]
+    assert values == sorted(values, reverse=True)
 
 
 def test_scores_as_json(avfeat: Cli, root: str) -> None:
@@ -140,7 +153,8 @@ def test_ctrl_c_ends_with_130_and_the_log_stays(root: str, tmp_path: Path) -> No
         [*command, *options, "--log", str(log)],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ},
+        # Shells ignore it in what they start in the background, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         while not list(log.glob("trainings/*.json")):
             assert process.poll() is None
