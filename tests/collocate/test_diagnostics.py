@@ -258,12 +258,13 @@ def test_trends_narrow_the_source_and_nothing_else(found: dict[str, Any]) -> Non
             assert row["scores"]["logme"]["value"] == expected.scores["logme"].value
             assert row["scores"]["svd"]["value"] == expected.scores["svd"].value
         # A score that some pair lacks ranks the others.
-        values = {one.names: one.scores["subspace"].value for one in table.pairs}
-        known = [(-value, list(names)) for names, value in values.items() if value is not None]
-        assert subset["ranking"]["subspace"] == [names for _, names in sorted(known)]
-    assert trend["subsets"][0]["tau"]["subspace"]["value"] == pytest.approx(1)
+        for name in ("svd", "subspace"):
+            values = {one.names: one.scores[name].value for one in table.pairs}
+            known = [(-value, list(names)) for names, value in values.items() if value is not None]
+            assert subset["ranking"][name] == [names for _, names in sorted(known)]
+    assert trend["subsets"][0]["tau"]["svd"]["value"] == pytest.approx(1)
     assert trend["reads"]["subspace"] == "source and target"
-    first, last = (trend["subsets"][place]["pairs"][0]["scores"]["subspace"] for place in (0, -1))
+    first, last = (trend["subsets"][place]["pairs"][0]["scores"]["svd"] for place in (0, -1))
     assert first != last
 
 
@@ -410,6 +411,6 @@ def test_the_command_tells_them(tmp_path: Path) -> None:
     curve = told["lags"]["similarity"]["backbones"]["polynet"]["cosine"]
     for lag in (1, 2, 5, 9):
         assert f"{curve[lag]:.3f}" in shown
-    best = told["classes"]["subsets"][2]["ranking"]["subspace"][0]
+    best = told["classes"]["subsets"][2]["ranking"]["svd"][0]
     assert " + ".join(best) in shown
     assert "diagnostics" not in json.loads(cli(*command, "--json", "-q").stdout)

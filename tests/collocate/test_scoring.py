@@ -81,7 +81,18 @@ def test_angles_of_a_pair_are_those_of_the_joint_matrix(
         shared = np.linalg.svd(one.T @ two, compute_uv=False)
         np.testing.assert_allclose(angles.principal, shared, atol=1e-6)
     assert row.scores["svd"].value == pytest.approx(row.angles.cosines[0], abs=1e-12)
-    assert row.scores["subspace"].value == pytest.approx((shared**2).mean(), abs=1e-6)
+    chance = K / len(one)
+    overlap = row.scores["subspace"]
+    gaps = []
+    for m, clips in zip(joint_matrices(root, audio, visual, True), (40, 30), strict=True):
+        flat = m.reshape(-1, m.shape[-1])
+        values = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False) ** 2
+        gaps.append((1 - values[K] / values[K - 1]) / np.sqrt(2 / clips))
+    if min(gaps) < 1:
+        assert "not determined" in overlap.reason
+    else:
+        expected = ((shared**2).mean() - chance) / (1 - chance)
+        assert overlap.value == pytest.approx(expected, abs=1e-6)
     target = joint_matrices(root, audio, visual, True)[1].reshape(-1, len(one))
     singular = np.linalg.svd(target - target.mean(axis=0), compute_uv=False)
     expected = 1 - singular[0] ** 2 / (singular**2).sum()
@@ -207,7 +218,7 @@ def test_too_few_clips_are_said_not_scored(tmp_path: Path) -> None:
     assert row.scores["cka"].value is not None
     row = score(find(out), options(k=1, resamples=20)).pairs[0]
     assert row.angles.interval is None  # three clips are no bootstrap
-    assert row.scores["subspace"].value is not None
+    assert "target: the span of 1 singular vector is not" in row.scores["subspace"].reason
     row = score(find(out), options(k=12, names=("svd",))).singles[0]
     assert "5 features have no 12 singular vectors" in row.scores["svd"].reason
 

@@ -46,6 +46,10 @@ class Angles:
     principal
         Cosines of the principal angles between the spans of the first k vectors, descending. They
         do not depend on gaps within the k, only on the one behind the k-th.
+    last_gaps
+        Of source and target: the relative gap behind the k-th; see `Spectrum.last_gap`.
+    dim
+        Features.
     interval
         95 % bootstrap percentiles of `cosines`, float64 [k, 2]; None if they were not asked for. A
         resample's noise comes on top of the sample's and turns vectors away from each other: where
@@ -59,6 +63,8 @@ class Angles:
     gaps: Float64s
     thresholds: tuple[float, float]
     principal: Float64s
+    last_gaps: tuple[float, float]
+    dim: int
     interval: Float64s | None = None
     reason: str = ""
 
@@ -84,10 +90,26 @@ class Angles:
         return Score(float(self.cosines[self.determined].mean()))
 
     def overlap(self) -> Score:
-        """Mean square of the principal cosines: the shared part of the spans, in [0, 1]."""
+        """Mean square of the principal cosines, the shared part of the spans, above chance.
+
+        Spans of k random directions among d share k / d on average: 0 stands for that, 1 for one
+        span.
+        """
         if self.reason:
             return Score.not_applicable(self.reason)
-        return Score(float(np.square(self.principal).mean()))
+        k = len(self.principal)
+        if k == self.dim:
+            return Score.not_applicable(f"{k} directions are all of {counted(k, 'feature')}")
+        for name, gap, least in zip(
+            ("source", "target"), self.last_gaps, self.thresholds, strict=True
+        ):
+            if gap < least:
+                return Score.not_applicable(
+                    f"{name}: the span of {counted(k, 'singular vector')} is not determined: "
+                    f"relative gap {gap:.2g} behind them"
+                )
+        chance = k / self.dim
+        return Score((float(np.square(self.principal).mean()) - chance) / (1 - chance))
 
 
 def corresponding_angles(
@@ -134,6 +156,8 @@ def corresponding_angles(
             gaps=np.zeros(0),
             thresholds=thresholds,
             principal=np.zeros(0),
+            last_gaps=(0.0, 0.0),
+            dim=len(source.vectors),
             reason="; ".join(reasons),
         )
     k = source.k
@@ -144,6 +168,8 @@ def corresponding_angles(
         gaps=np.minimum(source.gaps, target.gaps),
         thresholds=thresholds,
         principal=np.minimum(svdvals(between[:k, :k]), 1.0),
+        last_gaps=(source.last_gap, target.last_gap),
+        dim=len(source.vectors),
         interval=_interval(source, target, between, resamples, seed) if resamples else None,
     )
 

@@ -107,6 +107,15 @@ class Spectrum:
         capped: Float64s = np.minimum(gaps, 1.0)
         return capped
 
+    @property
+    def last_gap(self) -> float:
+        """Distance of the k-th squared singular value to the next, relative to itself.
+
+        What parts the span of the first k vectors from the rest; 0 where the k-th may be rounding.
+        """
+        values = np.maximum([*self.values[self.k - 1 : self.k + 1], 0.0], 0.0)
+        return float(1 - values[1] / values[0]) if values[0] > self.noise else 0.0
+
     def energy_ratio(self, first: int = 1) -> Score:
         """Share of the spectral energy in the `first` largest singular values, in (0, 1].
 

@@ -9,6 +9,7 @@ from scipy.linalg import subspace_angles
 from avfeat.collocate.scores.angles import Angles, corresponding_angles
 from avfeat.collocate.scores.joint import equal_energy, joint
 from avfeat.collocate.scores.moments import CrossMoments, Moments
+from avfeat.collocate.scores.result import Score
 from avfeat.collocate.scores.spectra import Spectrum, spectrum
 from avfeat.errors import FeaturesError
 
@@ -71,7 +72,9 @@ def test_angles_are_those_of_the_full_svd(
     if rank is None:
         angles = subspace_angles(left, right)
         np.testing.assert_allclose(np.sort(found.principal), np.sort(np.cos(angles)), atol=1e-6)
-        assert found.overlap().value == pytest.approx((np.cos(angles) ** 2).mean(), abs=1e-6)
+        chance = k / d
+        expected_overlap = ((np.cos(angles) ** 2).mean() - chance) / (1 - chance)
+        assert found.overlap().value == pytest.approx(expected_overlap, abs=1e-6)
     assert found.first().value == pytest.approx(expected[0], abs=1e-6)
     assert found.mean().value == pytest.approx(expected[found.determined].mean(), abs=1e-6)
 
@@ -140,6 +143,46 @@ def test_where_nothing_is_determined_there_is_no_number() -> None:
     assert found.mean().value is None
     assert found.mean().reason.startswith("none of 3 singular vectors is determined: relative gaps")
     assert found.first().reason.startswith("the first singular vector is not determined")
+
+
+@pytest.mark.parametrize("closed", ["source", "target"])
+def test_a_span_behind_a_closed_gap_has_no_overlap(closed: str) -> None:
+    scales = {True: [9.0, 4.0, 4.0, 1.0, 0.5], False: [9.0, 4.0, 2.0, 1.0, 0.5]}
+    spectra = {}
+    for seed, who in enumerate(("source", "target")):
+        x = np.random.default_rng(seed).standard_normal((4_000, 5)) * scales[who == closed]
+        values = np.linalg.svd(x - x.mean(axis=0), compute_uv=False) ** 2
+        spectra[who] = {k: spectrum_of(x, k, centred=True, clips=400) for k in (1, 2, 3, 5)}
+        for k in (1, 2, 3):
+            assert spectra[who][k].last_gap == pytest.approx(1 - values[k] / values[k - 1])
+    found = {
+        k: corresponding_angles(spectra["source"][k], spectra["target"][k]).overlap()
+        for k in (1, 2, 3, 5)
+    }
+    gap = spectra[closed][2].last_gap
+    assert found[2].value is None
+    assert found[2].reason == (
+        f"{closed}: the span of 2 singular vectors is not determined: relative gap {gap:.2g} "
+        "behind them"
+    )
+    for k in (1, 3):  # within these nothing is mixed with what is not
+        assert found[k].value == pytest.approx(1, abs=0.01)
+    assert found[5] == Score.not_applicable("5 directions are all of 5 features")
+
+
+def test_overlap_of_unrelated_spans_is_that_of_chance() -> None:
+    """Spans of random directions in few dimensions share much, and know nothing of each other."""
+    d, k, found = 12, 4, []
+    scales = np.array([5.0] * k + [0.5] * (d - k))
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        turns = [np.linalg.qr(rng.standard_normal((d, d)))[0] for _ in range(2)]
+        drawn = [rng.standard_normal((200, d)) * scales @ turn for turn in turns]
+        overlap = corresponding_angles(*(spectrum_of(x, k, centred=True) for x in drawn)).overlap()
+        assert overlap.value is not None
+        found.append(overlap.value)
+    assert np.mean(found) == pytest.approx(0, abs=4 * np.std(found) / np.sqrt(len(found)))
+    assert np.std(found) < 0.2
 
 
 @pytest.mark.parametrize(
