@@ -57,7 +57,9 @@ def _apart(number: int) -> str:
 def _scores(console: Console, document: dict[str, Any]) -> None:
     names = list(document["scores"])
     splits = document["splits"]
-    shown = sorted(document["pairs"], key=lambda row: _order(row["scores"][names[0]]))
+    # As in the report: by the first score that any pair has.
+    first = next((name for name in names if _applies(document["pairs"], name)), names[0])
+    shown = sorted(document["pairs"], key=lambda row: _order(row["scores"][first]))
     rows = [*shown, *document["singles"]]
     columns = [f"{name} #" for name in names]
     intervals = [_interval(row) for row in rows]
@@ -74,7 +76,7 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
     table(
         console,
         f"scores without training, {splits['source']} to {splits['target']}, "
-        f"{duration(document['seconds'])}",
+        f"{duration(document['seconds'])}, by {first}",
         ("pair", *columns),
         cells,
     )
@@ -89,6 +91,10 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
     for reason in reasons.collect(rows):
         line = f"  {_NONE} {', '.join(reason.scores)}: {reason.text}"
         console.print(line, style="dim", markup=False)
+
+
+def _applies(rows: list[dict[str, Any]], name: str) -> bool:
+    return any(row["scores"][name]["value"] is not None for row in rows)
 
 
 def _interval(row: dict[str, Any]) -> str:
@@ -115,7 +121,7 @@ def _search(console: Console, name: str, search: dict[str, Any]) -> None:
             (
                 number,
                 " + ".join(place["pair"]),
-                f"{place['type_av']:.2f}",
+                "diverged" if place["type_av"] is None else f"{place['type_av']:.2f}",
                 _NONE if place["spread"] is None else f"{place['spread']:.2f}",
                 place["epochs"],
             )

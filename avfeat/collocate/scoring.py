@@ -29,14 +29,15 @@ from avfeat.collocate.streams import Clips, Measured, measure
 from avfeat.errors import FeaturesError, UnknownNameError, UsageError
 from avfeat.words import counted
 
-#: Name to what it says; greater is taken as better.
+#: Name to what it says; greater is taken as better. Pairs are shown in the order of the first one
+#: that applies, so those that know of labels come first.
 SCORES: dict[str, str] = {
+    "h-score": "regularised H-score of the segments' labels (Ibrahim et al. 2021)",
+    "logme": "LogME of the segments' labels (You et al. 2021)",
     "svd": "cos psi_1 between source and target, uncentred as printed (Wu et al. 2022)",
     "svd-centred": "mean cos psi_i of centred features, where spectral gaps are open",
-    "subspace": "overlap of source's and target's leading k dimensions, centred",
+    "subspace": "overlap of source's and target's leading k directions, centred, above chance",
     "bsp": "share of energy outside the first direction, centred (after Chen et al. 2019)",
-    "logme": "LogME of the segments' labels (You et al. 2021)",
-    "h-score": "regularised H-score of the segments' labels (Ibrahim et al. 2021)",
     "cka": "linear CKA of audio with visual (Kornblith et al. 2019)",
     "mutual-knn": "mutual nearest neighbours of audio and visual, above chance (Huh et al. 2024)",
     "recall": "cross-modal recall@1 in a common space, above chance (after Wu et al. 2021)",
