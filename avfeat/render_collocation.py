@@ -24,7 +24,7 @@ def collocation(console: Console, document: dict[str, Any]) -> None:
     for name, search in document["searches"].items():
         _search(console, name, search)
     if document.get("evidence"):
-        _evidence(console, document["evidence"])
+        _evidence(console, document["evidence"], len(document["searches"]["traverse"]["places"]))
 
 
 def _head(console: Console, document: dict[str, Any]) -> None:
@@ -144,7 +144,8 @@ def _search(console: Console, name: str, search: dict[str, Any]) -> None:
         )
 
 
-def _evidence(console: Console, evidence: dict[str, Any]) -> None:
+def _evidence(console: Console, evidence: dict[str, Any], number: int) -> None:
+    """Print what each method is worth, of a traversal of some number of pairs."""
     table(
         console,
         "agreement with the traversal",
@@ -161,6 +162,12 @@ def _evidence(console: Console, evidence: dict[str, Any]) -> None:
             for name, one in evidence.items()
         ],
     )
+    for name, one in evidence.items():
+        notes = [f"has a value of {one['pairs']} of {number} pairs"] * (one["pairs"] < number)
+        if one["tau"] is None:
+            notes.append(f"no tau: {one['reason']}")
+        if notes:
+            console.print(f"  {name}: {'; '.join(notes)}", style="dim", markup=False)
 
 
 def _choice(one: dict[str, Any]) -> str:
