@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ SCORES: dict[str, str] = {
     "h-score": "regularised H-score of the segments' labels (Ibrahim et al. 2021)",
     "logme": "LogME of the segments' labels (You et al. 2021)",
     "svd": "cos psi_1 between source and target, uncentred as printed (Wu et al. 2022)",
-    "svd-centred": "mean cos psi_i of centred features, where spectral gaps are open",
+    "svd-centred": "mean cos psi_i, centred, where gaps are open in every pair that has any",
     "subspace": "overlap of source's and target's leading k directions, centred, above chance",
     "bsp": "share of energy outside the first direction, centred (after Chen et al. 2019)",
     "cka": "linear CKA of audio with visual (Kornblith et al. 2019)",
@@ -185,11 +185,29 @@ def score(
         singles.append(single)
         pairs |= {one.names: one for one in both}
     return Table(
-        [pairs[audio.name, visual.name] for audio, visual in candidates.pairs],
+        _over_same_angles([pairs[audio.name, visual.name] for audio, visual in candidates.pairs]),
         singles,
         {options.source: len(work.source), options.target: len(work.target)},
         work.target.segments,
     )
+
+
+def _over_same_angles(pairs: list[Scored]) -> list[Scored]:
+    """Average centred angles over those determined in every pair that has any, to rank pairs."""
+    having = [
+        one.centred.determined
+        for one in pairs
+        if one.centred is not None and one.centred.determined.any()
+    ]
+    if not having:
+        return pairs
+    common = np.logical_and.reduce(having)
+    return [
+        replace(one, scores=one.scores | {"svd-centred": one.centred.mean(common)})
+        if one.centred is not None and "svd-centred" in one.scores
+        else one
+        for one in pairs
+    ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -99,6 +99,22 @@ def test_angles_of_a_pair_are_those_of_the_joint_matrix(
     assert row.scores["bsp"].value == pytest.approx(expected, abs=1e-6)
 
 
+def test_centred_means_are_of_the_same_angles_in_all_pairs(root: str, table: Table) -> None:
+    having = [row.centred for row in table.pairs if row.centred.determined.any()]
+    common = np.logical_and.reduce([one.determined for one in having])
+    assert common.any()
+    assert any((one.determined != common).any() for one in having)
+    for row in table.pairs:
+        expected = row.centred.cosines[common].mean()
+        found = row.scores["svd-centred"]
+        if row.centred.determined.any():
+            assert found.value == pytest.approx(expected, abs=1e-12)
+        else:
+            assert found.reason.startswith("none of 3 singular vectors is determined")
+    for row in table.singles:
+        assert row.scores["svd-centred"] == row.centred.mean()
+
+
 def test_angles_of_a_backbone_alone(root: str, table: Table) -> None:
     for name in ("vggish", "polynet"):
         one, two = (left_vectors(matrix(root, name, split), False) for split in ("train", "val"))

@@ -78,8 +78,11 @@ class Angles:
             )
         return Score(float(self.cosines[0]))
 
-    def mean(self) -> Score:
-        """Mean of the cosines that are determined."""
+    def mean(self, among: NDArray[np.bool_] | None = None) -> Score:
+        """Mean of the cosines that are determined; only of those `among`, bool [k], if given.
+
+        Cosines fall with i, so that means compare over the same ones alone.
+        """
         if self.reason:
             return Score.not_applicable(self.reason)
         if not self.determined.any():
@@ -87,7 +90,12 @@ class Angles:
                 f"none of {counted(len(self.gaps), 'singular vector')} is determined: "
                 f"relative gaps are up to {self.gaps.max():.2g}"
             )
-        return Score(float(self.cosines[self.determined].mean()))
+        chosen = self.determined if among is None else self.determined & among
+        if not chosen.any():
+            return Score.not_applicable(
+                "no singular vector is determined in all that have a determined one"
+            )
+        return Score(float(self.cosines[chosen].mean()))
 
     def overlap(self) -> Score:
         """Mean square of the principal cosines, the shared part of the spans, above chance.

@@ -132,6 +132,10 @@ def test_a_closed_gap_is_flagged_and_no_other() -> None:
     assert wide.determined.tolist() == [True, False, False, True, True]
     assert (wide.cosines[wide.determined] > 0.99).all()
     assert wide.mean().value == pytest.approx(wide.cosines[[0, 3, 4]].mean())
+    among = np.array([False, True, True, True, False])
+    assert wide.mean(among).value == pytest.approx(wide.cosines[3])
+    none = wide.mean(np.array([False, True, True, False, False]))
+    assert none.reason == "no singular vector is determined in all that have a determined one"
     # Within a subspace that holds the pair there is nothing to be mixed.
     assert (wide.principal > 0.99).all()
 
