@@ -163,7 +163,11 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
             f"{'found in the log' if known else 'trained'}: {' + '.join(training.pair)} on "
             f"{training.train}, learning rate {training.hyper.lr:g}, seed {training.hyper.seed}, "
             f"{counted(training.until or training.hyper.epochs, 'epoch')}: "
-            f"Type@AV {record['scores']['segment']['type_av']:.2f}",
+            + (
+                "diverged"
+                if record["diverged"]
+                else f"Type@AV {record['scores']['segment']['type_av']:.2f}"
+            ),
             markup=False,
         ),
     )

@@ -179,7 +179,7 @@ def _methods(document: Document) -> Iterator[Method]:
             places = {_pair(place["pair"]): place for place in search["places"]}
             yield Method(
                 name,
-                {pair: place["type_av"] for pair, place in places.items()},
+                {p: one["type_av"] for p, one in places.items() if one["type_av"] is not None},
                 {p: one["spread"] for p, one in places.items() if one["spread"] is not None},
                 {pair: place["epochs"] for pair, place in places.items()},
             )
@@ -222,7 +222,11 @@ def _evidence(document: Document) -> Markup | None:
 
 
 def _valued(search: Document) -> list[tuple[Pair, float, float | None]]:
-    return [(_pair(p["pair"]), p["type_av"], p["spread"]) for p in search["places"]]
+    return [
+        (_pair(place["pair"]), place["type_av"], place["spread"])
+        for place in search["places"]
+        if place["type_av"] is not None
+    ]
 
 
 def _curves(document: Document, name: str, find: Callable[[str], Document | None]) -> Markup | None:
@@ -237,7 +241,7 @@ def _curves(document: Document, name: str, find: Callable[[str], Document | None
         # Not in the order of the ranking: a backbone has one colour in all figures.
         for pair in _pairs(document)
         for key in places[pair]["records"]
-        if (record := find(key)) is not None
+        if (record := find(key)) is not None and record["curve"]
     ]
     return Markup(figures.curves(found, name=f"curves-{name}")) if found else None
 

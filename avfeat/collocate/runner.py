@@ -106,7 +106,7 @@ class Runner:
         for training, key, before in jobs:
             paused = self._paused.pop(before, None) if before else None
             record, found = train(training, self.corpus, resume=paused)  # type: ignore[arg-type]
-            if found.checkpoint is not None:
+            if found is not None and found.checkpoint is not None:
                 self._paused[key] = found
             yield training, key, record
 
@@ -155,9 +155,9 @@ class Runner:
             )
 
 
-def _first(both: tuple[Record, Fit]) -> Record:
+def _first(both: tuple[Record, Fit | None]) -> Record:
     return both[0]
 
 
-def _second(both: tuple[Record, Fit]) -> Fit:
+def _second(both: tuple[Record, Fit | None]) -> Fit | None:
     return both[1]

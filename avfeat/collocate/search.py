@@ -16,6 +16,7 @@ from avfeat.collocate.corpus import Source
 from avfeat.collocate.runner import Runner
 from avfeat.collocate.train import Hyper
 from avfeat.collocate.training import Record, Training
+from avfeat.errors import TrainingError
 from avfeat.manifests.jsonfile import digest
 
 Pair = tuple[Source, Source]
@@ -30,6 +31,12 @@ _KEPT = 0.5
 _RUNGS = (0.25, 0.5)
 
 
+_DIVERGED = (
+    "all trainings diverged: lower the learning rate with --lr, or bring the features to a smaller "
+    "scale"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A pair in a ranking.
@@ -39,7 +46,7 @@ class Place:
     pair
         Names of the audio and the visual backbone.
     value
-        Segment-level Type@AV in percent, the mean over seeds.
+        Segment-level Type@AV in percent, the mean over seeds; None where a training diverged.
     spread
         Its standard deviation over seeds; None of one seed.
     epochs
@@ -49,7 +56,7 @@ class Place:
     """
 
     pair: tuple[str, str]
-    value: float
+    value: float | None
     spread: float | None
     epochs: int
     records: tuple[Record, ...]
@@ -64,7 +71,8 @@ class Search:
     method
         ``traverse`` or ``proxy``.
     places
-        All pairs, the best first; a pair that was dropped stands behind all that were not.
+        All pairs, the best first; a pair that was dropped stands behind all that were not, and one
+        that diverged behind these.
     records
         Of all its trainings, each once, also of those that the log had.
     facts
@@ -120,6 +128,11 @@ def traverse(
         Its seed is not used.
     seeds
         Each pair is trained with every one.
+
+    Raises
+    ------
+    TrainingError
+        If every pair diverged.
     """
     train, val, test = splits
     trainings = {
@@ -138,6 +151,7 @@ def traverse(
         for pair in pairs
     }
     places = _trained(runner, trainings, hyper.epochs)
+    _check_any(places)
     records = _once(record for place in places for record in place.records)
     return Search("traverse", tuple(places), records)
 
@@ -172,11 +186,17 @@ def proxy(
         Learning rates to choose from.
     halving
         Drop hopeless pairs early, see `_halved`.
+
+    Raises
+    ------
+    TrainingError
+        If every pair diverged, or every learning rate.
     """
     records: list[Record] = []
     spent: dict[str, int] = {}
     path: list[dict[str, Any]] = []
     here = pairs[0]
+    unstable = 0  # pairs from the first on that diverge with every learning rate
     # No pair is stood at twice, so this ends.
     while True:
         training = Training(
@@ -189,7 +209,16 @@ def proxy(
             hyper=replace(hyper, seed=seeds[0]),
         )
         tuned = runner.run([replace(training, hyper=replace(training.hyper, lr=lr)) for lr in grid])
-        lr = max(zip(map(type_av, tuned), grid, strict=True))[1]
+        rated = [(type_av(one), lr) for one, lr in zip(tuned, grid, strict=True) if one["scores"]]
+        if not rated:
+            records += tuned
+            spent |= {_whole(record): hyper.epochs for record in tuned}
+            unstable += 1
+            if unstable == len(pairs):
+                raise TrainingError(_DIVERGED)
+            here = pairs[unstable]
+            continue
+        lr = max(rated)[1]
         trainings = {
             _names(pair): [
                 replace(
@@ -208,6 +237,7 @@ def proxy(
         else:
             places = _trained(runner, trainings, hyper.epochs)
             ran = [record for place in places for record in place.records]
+        _check_any(places)
         records += [*tuned, *ran]
         best = places[0]
         path.append({"pair": list(_names(here)), "lr": lr, "best": list(best.pair)})
@@ -245,10 +275,17 @@ def _trained(
     places = []
     for pair, each in trainings.items():
         own = tuple(next(records) for _ in each)
-        values = [_reached(record, epochs) for record in own]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        places.append(Place(pair, statistics.fmean(values), spread, epochs, own))
-    return sorted(places, key=lambda place: -place.value)
+        values = [value for one in own if (value := _reached(one, epochs)) is not None]
+        whole = len(values) == len(own)
+        value = statistics.fmean(values) if whole else None
+        spread = statistics.stdev(values) if whole and len(values) > 1 else None
+        places.append(Place(pair, value, spread, epochs, own))
+    return sorted(places, key=lambda place: math.inf if place.value is None else -place.value)
+
+
+def _check_any(places: Sequence[Place]) -> None:
+    if all(place.value is None for place in places):
+        raise TrainingError(_DIVERGED)
 
 
 def _halved(
@@ -268,15 +305,22 @@ def _halved(
         records += [record for place in places for record in place.records]
         kept = math.ceil(len(places) * _KEPT)
         dropped = [*places[kept:], *dropped]
-        left = {place.pair: left[place.pair] for place in places[:kept]}
+        going = [place for place in places[:kept] if place.value is not None]
+        dropped = [*(place for place in places[:kept] if place.value is None), *dropped]
+        left = {place.pair: left[place.pair] for place in going}
         before = paused
     places = _trained(runner, left, epochs, going_on=before)
     records += [record for place in places for record in place.records]
-    return [*places, *dropped], records
+    return sorted([*places, *dropped], key=lambda place: place.value is None), records
 
 
-def _reached(record: Record, epochs: int) -> float:
-    """Type@AV after some epochs, of which the best one counts; of all where others judge it."""
+def _reached(record: Record, epochs: int) -> float | None:
+    """Type@AV after some epochs, of which the best one counts; of all where others judge it.
+
+    None if it diverged before.
+    """
+    if record.get("diverged") and (record["splits"]["test"] or len(record["curve"]) < epochs):
+        return None
     if record["splits"]["test"] is not None:
         return type_av(record)
     return max(float(epoch["type_av"]) for epoch in record["curve"][:epochs])

@@ -142,10 +142,9 @@ def collocate(
     if "proxy" in searches:
         found = searches["proxy"]
         # A pair that was dropped early is behind those that were not, whatever it had reached.
-        steps = sorted({(place.epochs, place.value) for place in found.places})
-        order = {
-            place.pair: float(steps.index((place.epochs, place.value))) for place in found.places
-        }
+        reached = {p.pair: (p.epochs, p.value) for p in found.places if p.value is not None}
+        steps = sorted(set(reached.values()))
+        order = {pair: float(steps.index(one)) for pair, one in reached.items()}
         cheap["proxy"] = (order, found.seconds)
     if "traverse" in searches:
         document["evidence"] = _evidence(cheap, searches["traverse"])
@@ -276,6 +275,7 @@ def _searched(search: Search) -> Document:
             {
                 "pair": list(place.pair),
                 "type_av": place.value,
+                "diverged": place.value is None,
                 "spread": place.spread,
                 "epochs": place.epochs,
                 "records": [record["key"] for record in place.records],
@@ -293,7 +293,7 @@ def _evidence(
     cheap: dict[str, tuple[dict[Pair, float], float]], traversal: Search
 ) -> dict[str, Document]:
     """Hold every method against the traversal; seconds of scores are those of all together."""
-    truth = {place.pair: place.value for place in traversal.places}
+    truth = {place.pair: place.value for place in traversal.places if place.value is not None}
     found = {}
     for name, (values, seconds) in cheap.items():
         one = agreement(values, truth)

@@ -15,7 +15,7 @@ import torch
 
 from avfeat.collocate.corpus import Corpus, Source
 from avfeat.collocate.train import Epoch, Fit, Hyper, evaluate, fit
-from avfeat.errors import IntegrityError
+from avfeat.errors import IntegrityError, TrainingError
 from avfeat.manifests.jsonfile import digest, seal, unseal
 from avfeat.stores.files import Files
 
@@ -78,25 +78,38 @@ def train(
     *,
     resume: Fit | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
-) -> tuple[Record, Fit]:
+) -> tuple[Record, Fit | None]:
     """Run a training, or go on with one that paused.
 
     Returns
     -------
     record
         Plain data: the training, its curve, scores in percent, and seconds: of all epochs of the
-        curve, those before a pause too.
+        curve, those before a pause too. Of one that diverged ``diverged`` is true, the curve has
+        the epochs before, and `scores` and ``best_epoch`` are None: again it would diverge again.
     fit
-        To go on from, if it paused.
+        To go on from, if it paused; None if it diverged.
     """
     streams = (training.audio, training.visual, training.motion)
     learnt, chosen = (corpus.arrays(*streams, split) for split in (training.train, training.val))
-    found = fit(
-        learnt, chosen, training.hyper, until=training.until, resume=resume, on_epoch=on_epoch
-    )
-    scores = found.best.scores
-    if training.test is not None:
-        scores = evaluate(found.network(), corpus.arrays(*streams, training.test))
+    curve = [] if resume is None else list(resume.curve)
+
+    def ended(epoch: Epoch) -> None:
+        curve.append(epoch)
+        if on_epoch is not None:
+            on_epoch(epoch)
+
+    found: Fit | None = None
+    scores = None
+    try:
+        found = fit(
+            learnt, chosen, training.hyper, until=training.until, resume=resume, on_epoch=ended
+        )
+        scores = found.best.scores
+        if training.test is not None:
+            scores = evaluate(found.network(), corpus.arrays(*streams, training.test))
+    except TrainingError:
+        found = scores = None
     record = {
         "key": training.key(corpus),
         "pair": list(training.pair),
@@ -104,8 +117,9 @@ def train(
         "splits": {"train": training.train, "val": training.val, "test": training.test},
         "hyper": dataclasses.asdict(training.hyper),
         "until": training.until,
-        "scores": scores.to_dict(),
-        "best_epoch": found.best.number,
+        "diverged": found is None,
+        "scores": scores and scores.to_dict(),
+        "best_epoch": found and found.best.number,
         "curve": [
             {
                 "epoch": epoch.number,
@@ -113,9 +127,9 @@ def train(
                 "type_av": epoch.scores.segment.type_av,
                 "seconds": epoch.seconds,
             }
-            for epoch in found.curve
+            for epoch in curve
         ],
-        "seconds": found.seconds,
+        "seconds": sum(epoch.seconds for epoch in curve),
     }
     return record, found
 

@@ -177,6 +177,22 @@ def test_trainings_run_by_visual_backbone_and_return_in_the_order_asked_for(
     assert [name for name in opened if name in ("polynet", "resnet152")] == ["polynet", "resnet152"]
 
 
+def test_a_training_that_diverges_is_recorded_and_not_done_again(
+    candidates: Candidates, corpus: Corpus, tmp_path: Path
+) -> None:
+    log, heard = Log(str(tmp_path)), []  # type: ignore[var-annotated]
+    bad, good = trainings(candidates)
+    asked = [replace(bad, hyper=replace(HYPER, lr=1e38)), good]
+    found = Runner(corpus, log, listener=told(heard)).run(asked)
+    assert [record["diverged"] for record in found] == [True, False]
+    assert found[0]["scores"] is None
+    heard.clear()
+    assert Runner(corpus, log, listener=told(heard)).run(asked) == [
+        log.find(record["key"]) for record in found
+    ]
+    assert [known for _, known in heard] == [True, True]
+
+
 def test_halving_then_all_on_one_log_tells_all_seconds(
     candidates: Candidates, corpus: Corpus, tmp_path: Path
 ) -> None:

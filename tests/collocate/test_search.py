@@ -12,6 +12,7 @@ from avfeat.collocate.corpus import Source
 from avfeat.collocate.search import Search, proxy, traverse
 from avfeat.collocate.train import Hyper
 from avfeat.collocate.training import Record, Training
+from avfeat.errors import TrainingError
 
 EPOCHS = 8
 PAIRS = [
@@ -39,6 +40,20 @@ class Fake:
         if found := self.log.get(whole) or self.log.get(key):
             return found
         hyper, last = training.hyper, training.until or EPOCHS
+        diverged = (*training.pair, hyper.lr) not in self.values
+        if diverged:
+            self.log[key] = {
+                "key": key,
+                "pair": list(training.pair),
+                "motion": None,
+                "splits": {"train": training.train, "val": training.val, "test": training.test},
+                "hyper": dataclasses.asdict(hyper),
+                "curve": [],
+                "diverged": True,
+                "scores": None,
+                "seconds": 0.0,
+            }
+            return self.log[key]
         final = self.values[(*training.pair, hyper.lr)] + 0.1 * hyper.seed
         # It rises to its last value, so that what was best is what came last.
         curve = [{"type_av": final * (n + 1) / EPOCHS, "seconds": 1.0} for n in range(last)]
@@ -50,6 +65,7 @@ class Fake:
             "splits": {"train": training.train, "val": training.val, "test": training.test},
             "hyper": dataclasses.asdict(hyper),
             "curve": curve,
+            "diverged": False,
             "scores": {"segment": {"type_av": curve[-1]["type_av"]}},
             "seconds": float(last),
         }
@@ -176,3 +192,23 @@ def test_seconds_and_saved_epochs_do_not_depend_on_what_the_log_had(halving_firs
     assert found[True].facts["epochs_saved"] == 6 * 8 - found[True].seconds
     assert found[False].seconds == 6 * 8
     assert (found[True].trainings, found[False].trainings) == (6, 6)
+
+
+@pytest.mark.parametrize("halving", [False, True])
+def test_what_diverged_stands_last_and_is_not_chosen(halving: bool) -> None:
+    values = table({1e-4: [20, 10, 15, 9, 8, 7], 3e-4: [10, 10, 10, 10, 10, 10]})
+    del values["b", "x", 1e-4], values["a", "y", 1e-4]
+    found = search(Fake(values), halving=halving)  # at 1e-3 all diverge
+    assert found.facts["path"] == [{"pair": ["a", "x"], "lr": 1e-4, "best": ["a", "x"]}]
+    assert {place.pair for place in found.places[-2:]} == {("b", "x"), ("a", "y")}
+    assert [place.value is None for place in found.places] == [False] * 4 + [True] * 2
+    with pytest.raises(TrainingError, match="all trainings diverged"):
+        search(Fake({}), halving=halving)
+
+
+def test_the_proxy_starts_at_the_first_pair_that_can_be_tuned() -> None:
+    values = table({3e-4: [0, 10, 15, 9, 8, 7]})
+    del values["a", "x", 3e-4]
+    found = search(Fake(values))
+    assert found.facts["path"][0] == {"pair": ["a", "y"], "lr": 3e-4, "best": ["a", "z"]}
+    assert found.places[-1].pair == ("a", "x")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from collocationkit import make_clips, make_family
+from rich.console import Console
 
-from avfeat.collocate import session
+from avfeat import render_collocation
+from avfeat.collocate import report, session
 from avfeat.collocate.candidates import Candidates, gather
 from avfeat.collocate.scoring import Options
 from avfeat.collocate.search import Place, Search
@@ -104,6 +107,26 @@ def test_methods_are_held_against_the_traversal(
     assert searched["traverse options"]["splits"] == ("train", "val", "test")
     assert "halving" not in searched["traverse options"]  # the truth is never cut short
     assert document["searches"]["proxy"]["places"][1]["epochs"] == 1
+
+
+def test_a_pair_that_diverged_is_told_everywhere(
+    candidates: Candidates, searched: dict[str, Any]
+) -> None:
+    one, two = ("vggish", "polynet"), ("vggish", "resnet152")
+    lost = dataclasses.replace(
+        place(one, 0.0), value=None, records=({"key": "lost", "scores": None},)
+    )
+    searched["traverse"] = searched["proxy"] = [place(two, 55.0), lost]
+    settings = Settings(method="all", scoring=SCORING, hyper=Hyper(epochs=4))
+    document = session.collocate(candidates, settings)
+    told = document["searches"]["traverse"]["places"][1]
+    assert (told["type_av"], told["diverged"], told["scores"]) == (None, True, [None])
+    assert document["evidence"]["proxy"]["pairs"] == 1
+    console = Console(width=200, record=True, file=io.StringIO())
+    render_collocation.collocation(console, document)
+    assert console.export_text().count("diverged") == 2
+    page = report.render(document)
+    assert "diverged</td>" in page
 
 
 def test_refused_before_any_work(
