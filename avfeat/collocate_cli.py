@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,14 @@ if TYPE_CHECKING:
     "--epochs", type=click.IntRange(min=1), default=40, show_default=True, help="Of a training."
 )
 @click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3e-4,
+    show_default=True,
+    help="Learning rate of a training; the proxy also tries a third of it, and 3.3 times it.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:I.")
+@click.option(
     "--seeds",
     type=click.IntRange(min=1),
     default=1,
@@ -119,6 +128,7 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     """
     from avfeat import render_collocation as render
     from avfeat.collocate import candidates, report, scoring, session
+    from avfeat.collocate.search import grid_around
     from avfeat.collocate.train import Hyper
     from avfeat.words import counted
 
@@ -146,7 +156,8 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
             seed=options["seed"],
         ),
         test=options["test"],
-        hyper=Hyper(epochs=options["epochs"]),
+        hyper=Hyper(epochs=options["epochs"], lr=options["lr"]),
+        grid=grid_around(options["lr"]),
         seeds=range(options["seed"], options["seed"] + options["seeds"]),
         halving=options["halving"],
         diagnostics=options["diagnostics"],
@@ -154,6 +165,11 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         allow_random=options["allow_random"],
     )
     client = ctx.with_resource(_cluster(options))
+    if options["method"] != "scores":
+        from avfeat.extract.session import resolve_device
+
+        device = resolve_device(options["device"], client=client)
+        settings = dataclasses.replace(settings, device=device)
     document = session.collocate(
         chosen,
         settings,

@@ -144,6 +144,18 @@ def test_all_methods_and_again_from_the_log(avfeat: Cli, root: str) -> None:
         assert words in shown
 
 
+def test_learning_rate_and_device(avfeat: Cli, root: str) -> None:
+    arguments = ("--audio", "vggish", "--visual", "polynet", "--out", root, "--method", "proxy")
+    options = ("--epochs", 1, "--device", "cpu")
+    result = avfeat("collocate", *arguments, *options, "--lr", 3e-5)
+    assert "learning rate 1e-05," in result.stderr
+    assert "learning rate 0.0001," in result.stderr
+    assert "all trainings diverged: lower the learning rate with --lr" in said(
+        avfeat, *arguments, *options, "--lr", 1e37, code=1
+    )
+    assert "unknown device 'gpu'" in said(avfeat, *arguments, "--device", "gpu")
+
+
 def test_ctrl_c_ends_with_130_and_the_log_stays(root: str, tmp_path: Path) -> None:
     log = tmp_path / "log"
     command = [sys.executable, "-m", "avfeat", "collocate", "--audio", "all", "--visual", "all"]

@@ -24,6 +24,12 @@ Pair = tuple[Source, Source]
 #: Learning rates among which Algorithm 1 tunes the collocation it stands at; HAN's own is 3e-4.
 GRID = (1e-4, 3e-4, 1e-3)
 
+
+def grid_around(lr: float) -> tuple[float, ...]:
+    """Return the learning rates that go with another one than HAN's, by the factors of `GRID`."""
+    return tuple(rate * (lr / Hyper().lr) for rate in GRID)
+
+
 #: Of the pairs that successive halving still trains, the share that goes on at each rung
 #: (Jamieson, Talwalkar: Non-stochastic best arm identification, AISTATS 2016).
 _KEPT = 0.5
@@ -117,6 +123,7 @@ def traverse(
     splits: tuple[str, str, str],
     hyper: Hyper,
     seeds: Sequence[int],
+    device: str = "cpu",
 ) -> Search:
     """Train every pair to the end and judge it on clips that it never saw: the truth to hold to.
 
@@ -128,6 +135,8 @@ def traverse(
         Its seed is not used.
     seeds
         Each pair is trained with every one.
+    device
+        ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises
     ------
@@ -145,6 +154,7 @@ def traverse(
                 val=val,
                 test=test,
                 hyper=replace(hyper, seed=seed),
+                device=device,
             )
             for seed in seeds
         ]
@@ -164,6 +174,7 @@ def proxy(
     split: str,
     hyper: Hyper,
     seeds: Sequence[int],
+    device: str = "cpu",
     grid: Sequence[float] = GRID,
     halving: bool = False,
 ) -> Search:
@@ -182,6 +193,8 @@ def proxy(
         What is not tuned. Its seed is not used.
     seeds
         Each pair is trained with every one; the first tunes.
+    device
+        ``cpu``, ``cuda`` or ``cuda:N``.
     grid
         Learning rates to choose from.
     halving
@@ -207,6 +220,7 @@ def proxy(
             val=split,
             test=None,
             hyper=replace(hyper, seed=seeds[0]),
+            device=device,
         )
         tuned = runner.run([replace(training, hyper=replace(training.hyper, lr=lr)) for lr in grid])
         rated = [(type_av(one), lr) for one, lr in zip(tuned, grid, strict=True) if one["scores"]]

@@ -56,6 +56,8 @@ class Settings:
         Folder or URL of the trainings' records.
     allow_random
         Whether stores of random weights may be read.
+    device
+        That trains: ``cpu``, ``cuda`` or ``cuda:N``, here or of each worker.
     """
 
     method: Method = "scores"
@@ -68,6 +70,7 @@ class Settings:
     diagnostics: bool = False
     log: str = "collocation"
     allow_random: bool = False
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.halving and not self.wants("proxy"):
@@ -254,6 +257,7 @@ def _searches(runner: Runner, candidates: Candidates, settings: Settings) -> dic
             split=val,
             hyper=settings.hyper,
             seeds=settings.seeds,
+            device=settings.device,
             grid=settings.grid,
             halving=settings.halving,
         )
@@ -265,6 +269,7 @@ def _searches(runner: Runner, candidates: Candidates, settings: Settings) -> dic
             splits=(train, val, settings.test),
             hyper=settings.hyper,
             seeds=settings.seeds,
+            device=settings.device,
         )
     return found
 

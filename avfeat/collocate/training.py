@@ -42,6 +42,8 @@ class Training:
         Hyper-parameters, seed included.
     until
         Epochs after which it pauses; None for all.
+    device
+        ``cpu``, ``cuda`` or ``cuda:N``. Numbers differ by its kind, which is in the key.
     """
 
     audio: Source
@@ -52,6 +54,7 @@ class Training:
     test: str | None
     hyper: Hyper
     until: int | None = None
+    device: str = "cpu"
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -66,6 +69,7 @@ class Training:
             if described[stream] is not None:
                 del described[stream]["url"]  # a store may move
         described["clips"] = {split: corpus.digests[split] for split in sorted(splits)}
+        described["device"] = torch.device(self.device).type
         described["classes"] = digest(list(corpus.classes))
         described["task"] = TASK_VERSION
         described["torch"] = torch.__version__
@@ -103,11 +107,18 @@ def train(
     scores = None
     try:
         found = fit(
-            learnt, chosen, training.hyper, until=training.until, resume=resume, on_epoch=ended
+            learnt,
+            chosen,
+            training.hyper,
+            device=training.device,
+            until=training.until,
+            resume=resume,
+            on_epoch=ended,
         )
         scores = found.best.scores
         if training.test is not None:
-            scores = evaluate(found.network(), corpus.arrays(*streams, training.test))
+            judged = corpus.arrays(*streams, training.test)
+            scores = evaluate(found.network(), judged, device=training.device)
     except TrainingError:
         found = scores = None
     record = {
@@ -117,6 +128,7 @@ def train(
         "splits": {"train": training.train, "val": training.val, "test": training.test},
         "hyper": dataclasses.asdict(training.hyper),
         "until": training.until,
+        "device": torch.device(training.device).type,
         "diverged": found is None,
         "scores": scores and scores.to_dict(),
         "best_epoch": found and found.best.number,

@@ -97,6 +97,14 @@ def test_keys_know_the_classes_and_the_version_of_the_task_model(
     assert one.key(corpus) != key
 
 
+def test_keys_know_the_kind_of_device(candidates: Candidates, corpus: Corpus) -> None:
+    one, _ = trainings(candidates)
+    cpu, cuda, second = (
+        replace(one, device=name).key(corpus) for name in ("cpu", "cuda", "cuda:1")
+    )
+    assert one.key(corpus) == cpu != cuda == second
+
+
 def test_records_are_found_again_and_damaged_ones_made_anew(
     candidates: Candidates, corpus: Corpus, tmp_path: Path
 ) -> None:

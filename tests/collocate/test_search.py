@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from avfeat.collocate.corpus import Source
-from avfeat.collocate.search import Search, proxy, traverse
+from avfeat.collocate.search import GRID, Search, grid_around, proxy, traverse
 from avfeat.collocate.train import Hyper
 from avfeat.collocate.training import Record, Training
 from avfeat.errors import TrainingError
@@ -212,3 +212,8 @@ def test_the_proxy_starts_at_the_first_pair_that_can_be_tuned() -> None:
     found = search(Fake(values))
     assert found.facts["path"][0] == {"pair": ["a", "y"], "lr": 3e-4, "best": ["a", "z"]}
     assert found.places[-1].pair == ("a", "x")
+
+
+def test_rates_around_hans_own_are_the_grid() -> None:
+    assert grid_around(Hyper().lr) == GRID
+    assert grid_around(3e-5) == pytest.approx((1e-5, 3e-5, 1e-4))
