@@ -349,9 +349,7 @@ def test_choices_that_are_tied_or_none(document: dict[str, Any]) -> None:
     document["evidence"]["svd"] |= {"tied": 3, "rank": 4.5}
     document["evidence"]["cka"] |= {"best": None, "tied": 4, "rank": None, "regret": None}
     page = Page(report.render(document))
-    assert "and 2 more with the same value" in page.text
-    assert page.text.count("more with the same value") == 1
-    assert 4.5 in page.numbers
+    assert {3, 4.5} <= page.numbers
     assert "all values are equal" in page.text
 
 
