@@ -115,7 +115,7 @@ if TYPE_CHECKING:
 def collocate(ctx: click.Context, /, **options: Any) -> None:
     """Rank pairs of an audio and a visual backbone.
 
-    Reads feature stores, never media. Scores take seconds and no training; the proxy trains on the
+    Reads feature stores, never media. Scores take no training; the proxy trains on the
     small target split; traverse trains every pair on the source split and judges it on the test
     split. With --method all each cheap answer is held against the traversal.
 
