@@ -92,6 +92,11 @@ class Table:
     segments: int
 
 
+#: Parts of a store read at once, by default. Each holds moments of its own, some hundred MB of 4096
+#: features, and products have threads of their own: more would take memory and no time.
+_MOST_WORKERS = 4
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """How pairs are scored.
@@ -129,7 +134,7 @@ class Options:
     resamples: int = 0
     sampled: int = 2000
     seed: int = 0
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, _MOST_WORKERS))
 
     def __post_init__(self) -> None:
         if not self.names:

@@ -350,12 +350,10 @@ LLP = {
 
 
 def test_labels_by_lag_are_those_of_llp(
-    shared: Path, tmp_path_factory: pytest.TempPathFactory
+    llp_official: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    folder = shared / "data" / "llp"
-    if not folder.is_dir():
-        pytest.skip("no LLP annotations in ../shared/data")
-    manifest = datasets.get("llp").load(annotations=folder, data=tmp_path_factory.mktemp("media"))
+    media = tmp_path_factory.mktemp("media")
+    manifest = datasets.get("llp").load(annotations=llp_official, data=media)
     clips = [clip for clip in manifest.clips if clip.split in ("val", "test")]
     rng = np.random.default_rng(0)
     of = candidates(

@@ -52,18 +52,9 @@ CLASSES = tuple(row[0] for row in ROWS)
 COUNTS = np.array([[int(number) for number in row[1:]] for row in ROWS])
 
 
-@pytest.fixture(scope="session")
-def official(shared: Path) -> Path:
-    """The official files."""
-    folder = shared / "data" / "llp"
-    if not folder.is_dir():
-        pytest.skip("no LLP annotations in ../shared/data")
-    return folder
-
-
 @pytest.fixture(scope="module")
-def manifest(official: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipManifest:
-    return load(official, tmp_path_factory.mktemp("media"))
+def manifest(llp_official: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipManifest:
+    return load(llp_official, tmp_path_factory.mktemp("media"))
 
 
 def load(annotations: Path, data: Path) -> ClipManifest:
@@ -95,8 +86,8 @@ def test_the_clips_are_those_of_the_paper(manifest: ClipManifest) -> None:
     assert [clip.problem for clip in manifest.clips if clip.problem] == []
 
 
-def test_the_order_is_that_of_the_full_file(manifest: ClipManifest, official: Path) -> None:
-    lines = (official / "AVVP_dataset_full.csv").read_text().splitlines()[1:]
+def test_the_order_is_that_of_the_full_file(manifest: ClipManifest, llp_official: Path) -> None:
+    lines = (llp_official / "AVVP_dataset_full.csv").read_text().splitlines()[1:]
     assert [f"{clip.id}\t{','.join(clip.labels)}" for clip in manifest.clips] == lines
 
 
@@ -200,10 +191,10 @@ UNMATCHED = {"audio": 14, "visual": 11}
 
 @pytest.mark.parametrize("modality", ["audio", "visual"])
 def test_the_rows_left_out_are_the_eight_known_names(
-    manifest: ClipManifest, official: Path, modality: str
+    manifest: ClipManifest, llp_official: Path, modality: str
 ) -> None:
     known = {clip.id for clip in manifest.clips}
-    lines = (official / f"AVVP_eval_{modality}.csv").read_text().splitlines()[1:]
+    lines = (llp_official / f"AVVP_eval_{modality}.csv").read_text().splitlines()[1:]
     strangers = [line.split("\t")[0] for line in lines if line.split("\t")[0] not in known]
     expected = UNMATCHED_NAMES - ({"17iGUal2M_10_20"} if modality == "visual" else set())
     assert set(strangers) == expected
@@ -248,10 +239,10 @@ def test_clips_without_dense_labels(manifest: ClipManifest) -> None:
     assert len(differing) == 81
 
 
-def test_the_files_are_the_official_ones(manifest: ClipManifest, official: Path) -> None:
+def test_the_files_are_the_official_ones(manifest: ClipManifest, llp_official: Path) -> None:
     sums = dict(
         reversed(line.split(maxsplit=1))
-        for line in (official.parent / "SHA256SUMS").read_text().splitlines()
+        for line in (llp_official.parent / "SHA256SUMS").read_text().splitlines()
     )
     listed = {Path(name).name: digest for name, digest in sums.items() if "llp/" in name}
     assert manifest.provenance["labels_version"] == "official, corrected 2024-04"
@@ -260,10 +251,10 @@ def test_the_files_are_the_official_ones(manifest: ClipManifest, official: Path)
 
 
 def test_the_old_audio_file_is_told_and_does_no_harm(
-    manifest: ClipManifest, official: Path, tmp_path: Path
+    manifest: ClipManifest, llp_official: Path, tmp_path: Path
 ) -> None:
     """As seven published repositories ship it: three rows name no clip."""
-    shutil.copytree(official, tmp_path / "old", copy_function=shutil.copyfile)
+    shutil.copytree(llp_official, tmp_path / "old", copy_function=shutil.copyfile)
     path = tmp_path / "old" / "AVVP_eval_audio.csv"
     lines = path.read_text().split("\n")
     assert [line.split("\t") for line in lines[929:931]] == [
@@ -470,11 +461,11 @@ class Host:
 
 @pytest.fixture
 def host(
-    official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    llp_official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Host, Path]]:
     """A host of the official files, the folder it serves, and an empty cache."""
     served = tmp_path / "served"
-    shutil.copytree(official, served, copy_function=shutil.copyfile)
+    shutil.copytree(llp_official, served, copy_function=shutil.copyfile)
     monkeypatch.setenv("AVFEAT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     host = Host(served)
@@ -483,10 +474,12 @@ def host(
     host.close()
 
 
-def test_annotations_are_fetched_once(host: tuple[Host, Path], media: Path, official: Path) -> None:
+def test_annotations_are_fetched_once(
+    host: tuple[Host, Path], media: Path, llp_official: Path
+) -> None:
     server, _ = host
     manifest = datasets.get("llp").load(annotations=None, data=media)
-    assert manifest.clips == load(official, media).clips
+    assert manifest.clips == load(llp_official, media).clips
     assert sorted(server.requests) == sorted(f"/{name}" for name in llp.OFFICIAL_SHA256)
     server.requests.clear()
     assert datasets.get("llp").load(annotations=None, data=media).clips == manifest.clips

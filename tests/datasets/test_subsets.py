@@ -28,12 +28,10 @@ CLIPS = (
 
 @pytest.fixture(scope="module")
 def train(
-    shared: Path, tmp_path_factory: pytest.TempPathFactory
+    llp_official: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[list[Clip], tuple[str, ...]]:
-    folder = shared / "data" / "llp"
-    if not folder.is_dir():
-        pytest.skip("no LLP annotations in ../shared/data")
-    manifest = datasets.get("llp").load(annotations=folder, data=tmp_path_factory.mktemp("media"))
+    media = tmp_path_factory.mktemp("media")
+    manifest = datasets.get("llp").load(annotations=llp_official, data=media)
     return [clip for clip in manifest.clips if clip.split == "train"], manifest.classes
 
 
