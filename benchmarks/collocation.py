@@ -1,10 +1,11 @@
-"""Collocation: scores from stored features, the searches, a training's epoch.
+"""Collocation: scores from stored features, a training's epoch, the searches.
 
 ``python -m benchmarks.collocation`` runs it alone.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 
 from benchmarks import collocation_stores, collocation_svd, collocation_training
@@ -13,10 +14,14 @@ from benchmarks.setting import Setting, alone
 
 
 def figures(setting: Setting) -> Iterator[Figure]:
-    """Measure all of it, the most sensitive to other programs first."""
-    yield from collocation_svd.figures(setting)
-    yield from collocation_training.figures(setting)
-    yield from collocation_stores.figures(setting)
+    """Measure all of it."""
+    stores = setting.fresh("stores")
+    collocation_stores.write(stores, collocation_stores.llp_sized(setting))
+    yield from collocation_svd.figures(setting, stores)
+    yield collocation_training.epoch(setting, stores)
+    yield from collocation_stores.figures(setting, stores)
+    shutil.rmtree(stores)
+    yield from collocation_training.searches(setting)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,27 @@
 """All pairs of two audio and six visual backbones, from stores of LLP's size.
 
-Stores are those of the synthetic family, rows averaged per second before they are written: the rows
-of eight frames a second would take 40 GB.
+Stores are those of the synthetic family. The rows of eight frames a second of all LLP would take
+40 GB, so all of LLP is written as rows averaged per second, and a tenth of it as it is extracted.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from avfeat.collocate.candidates import Candidates, gather
 from avfeat.collocate.segments import blocks
-from avfeat.collocate.session import Settings, collocate
-from avfeat.datasets import synthetic
+from avfeat.datasets import synthetic, synthetic_stores
 from avfeat.datasets.synthetic import AUDIO, BACKBONES, CLASSES, MOTION, SEGMENTS, VISUAL, Family
 from avfeat.manifests.clips import Clip, ClipManifest, Outcome
 from avfeat.manifests.recipe import Recipe
+from avfeat.stores.reader import open_store
 from avfeat.stores.writer import StoreWriter
+from benchmarks.collocation_command import collocate
 from benchmarks.figure import Figure, plain
 from benchmarks.setting import Setting
 
@@ -29,6 +31,16 @@ QUICK_CLIPS = (12, 8, 8)
 SECONDS = 120.0
 
 _UNIT_CLIPS = 64
+#: Of LLP's clips, written with all of their rows.
+_PART = 10
+
+
+def llp_sized(setting: Setting, *, part: int = 1) -> Family:
+    """Return a family of LLP's clips, or of one in `part` of them; small in a smoke test."""
+    if setting.quick:
+        return Family(clips=QUICK_CLIPS)
+    train, val, test = (count // part for count in synthetic.LLP_CLIPS)
+    return Family(clips=(train, val, test), width="real")
 
 
 def write(out: Path, family: Family) -> None:
@@ -51,50 +63,51 @@ def write(out: Path, family: Family) -> None:
             w.finish()
 
 
-def figures(setting: Setting) -> Iterator[Figure]:
-    """Measure the scores of all pairs, and reading alone."""
-    counts = QUICK_CLIPS if setting.quick else synthetic.LLP_CLIPS
-    family = Family(clips=counts, width="small" if setting.quick else "real")
-    out = setting.fresh("features")
-    write(out, family)
-    candidates = gather(
-        str(out),
-        dataset=None,
-        audio=[one.name for one in AUDIO],
-        visual=[one.name for one in (*VISUAL, *MOTION)],
-        motion="none",
-    )
-    started = time.perf_counter()
-    document = collocate(candidates, Settings(method="scores"))
-    seconds = time.perf_counter() - started
-    reading = _read_once(candidates)
+def figures(setting: Setting, stores: Path) -> Iterator[Figure]:
+    """Measure the command with its defaults, intervals included; and reading alone."""
+    family = llp_sized(setting)
+    yield _all_pairs(stores, family, "one row per second").bounded(SECONDS)
+    family = llp_sized(setting, part=_PART)
+    folder = setting.fresh("rows")
+    synthetic_stores.write(family, str(folder))
+    yield _all_pairs(folder, family, "as extracted, eight rows per second of frame networks")
+    shutil.rmtree(folder)
+
+
+def _all_pairs(stores: Path, family: Family, rows: str) -> Figure:
+    visual = [one.name for one in (*VISUAL, *MOTION)]
+    ran = collocate(stores, "--audio", "all", "--visual", ",".join(visual), "--motion", "none")
     given = sum(
         score["value"] is not None
-        for pair in document["pairs"]
+        for pair in ran.document["pairs"]
         for score in pair["scores"].values()
     )
-    scored = plain(
-        f"all pairs of {len(AUDIO)} audio and {len(VISUAL) + len(MOTION)} visual backbones, "
-        f"{sum(counts):,} clips: every score",
-        seconds,
+    splits = ran.document["splits"]
+    spent, size = _read_once(stores)
+    return plain(
+        f"all pairs of {len(AUDIO)} audio and {len(visual)} visual backbones, "
+        f"{sum(family.clips):,} clips, {rows}",
+        ran.seconds,
         "s",
-        f"{document['splits']['source']} to {document['splits']['target']}, {given} numbers for "
-        f"{len(document['pairs'])} pairs; widths "
-        f"{', '.join(str(one.store.dim) for one in candidates.all)}; "
-        "one row per second; 1 run",
-        limit=f"reading each of the stores once: {reading:.1f} s",
+        f"every score with intervals, {splits['source']} to {splits['target']}, {given} numbers "
+        f"for {len(ran.document['pairs'])} pairs; widths "
+        f"{', '.join(str(one.dim(family.width)) for one in BACKBONES)}; peak memory "
+        f"{ran.peak / 1e6:.0f} MB; {os.cpu_count()} cores; the whole command, 1 run",
+        limit=f"reading each of the stores once in one thread: {spent:.1f} s for "
+        f"{size / 1e9:.1f} GB",
     )
-    yield scored.bounded(SECONDS)
 
 
-def _read_once(candidates: Candidates) -> float:
-    """Read what scores are of, source and target, of every store; return seconds."""
-    ids = candidates.split("train") + candidates.split("val")
-    started = time.perf_counter()
-    for one in candidates.all:
-        for _ in blocks(one.store, ids, SEGMENTS):
+def _read_once(stores: Path) -> tuple[float, float]:
+    """Read what scores are of, source and target, of every store; return seconds and bytes."""
+    size, started = 0, time.perf_counter()
+    for backbone in BACKBONES:
+        store = open_store(stores / synthetic.NAME / backbone.name)
+        ids = [*store.ids(split="train"), *store.ids(split="val")]
+        size += sum(store.outcome(clip_id).rows for clip_id in ids) * store.dim * 4
+        for _ in blocks(store, ids, SEGMENTS):
             pass
-    return time.perf_counter() - started
+    return time.perf_counter() - started, size
 
 
 def _writer(out: Path, name: str, modality: str, clips: tuple[Clip, ...], dim: int) -> StoreWriter:

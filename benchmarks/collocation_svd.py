@@ -1,78 +1,75 @@
-"""Corresponding angles of two splits: streamed moments against numpy's full SVD.
+"""The papers' SVD score of two splits: the command on stores against numpy's full SVD.
 
-numpy decomposes a slice that it has in memory, extrapolated linearly to all rows; avfeat reads all
-rows in blocks from a file.
+numpy decomposes a slice of one backbone's rows, which it has in memory, extrapolated linearly to
+all rows; avfeat reads all rows of a pair from its stores, and scores both backbones and the pair.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.collocation_angles import K, angles, blocks, leading, write_rows
+from avfeat.collocate.segments import blocks
+from avfeat.datasets.synthetic import NAME, SEGMENTS
+from avfeat.stores.reader import open_store
+from benchmarks.collocation_command import collocate
 from benchmarks.figure import Figure, least, plain
 from benchmarks.limits import gemm_peak
-from benchmarks.setting import ROOT, Setting, alternate, counted_runs, medians
+from benchmarks.setting import Setting, alternate, counted_runs, medians
 
-#: Segments of both splits together, segments of the slice, features.
-SIZES = (100_000, 20_000, 2048)
-QUICK_SIZES = (4_000, 800, 64)
-#: numpy's time over avfeat's, and MB, that are promised.
-FASTER, MEGABYTES = 20.0, 1000.0
+PAIR = ("vggish", "polynet")
+#: Clips of the slice that numpy decomposes, 20,000 segments.
+SLICE, QUICK_SLICE = 2_000, 6
+#: numpy's time over avfeat's, and bytes, that are promised.
+FASTER, PEAK = 20.0, 1e9
 
 
-def figures(setting: Setting) -> Iterator[Figure]:
+def figures(setting: Setting, stores: Path) -> Iterator[Figure]:
     """Measure time on both sides, and avfeat's memory."""
-    rows, sliced, dim = QUICK_SIZES if setting.quick else SIZES
-    path = setting.fresh("svd") / "rows.f32"
-    write_rows(path, rows, dim)
-    part = np.concatenate(list(blocks(path, 0, sliced, dim)))
+    store = open_store(stores / NAME / PAIR[1])
+    clips = [len(store.ids(split=split)) for split in ("train", "val")]
+    sliced = QUICK_SLICE if setting.quick else SLICE
+    part = np.concatenate(list(blocks(store, store.ids()[:sliced], SEGMENTS)))
+    part = part.reshape(-1, store.dim)
+    audio, visual = PAIR
+    options = ["--audio", audio, "--visual", visual, "--motion", "none"]
+    options += ["--scores", "svd", "--resamples", "0"]
+    peaks = []
+
+    def score() -> float:
+        ran = collocate(stores, *options)
+        peaks.append(ran.peak)
+        return float(ran.document["seconds"])
+
     repeats = setting.repeats(3)
-    expected = np.empty((K, dim))
-
-    def decompose() -> None:
-        expected[:] = np.linalg.svd(part, full_matrices=False)[2][:K]
-
-    def compare() -> None:
-        angles(path, dim)
-
-    seconds = medians(alternate({"numpy": decompose, "avfeat": compare}, repeats=repeats))
-    found = leading(path, 0, sliced, dim).vectors[:, :K].T
-    apart = np.abs(1 - np.abs(np.einsum("kd,kd->k", expected, found))).max()
-    numpy_all = seconds["numpy"] * rows / sliced
-    products = rows * dim * (dim + 1) / 2 / 1e9
+    seconds = medians(
+        alternate(
+            {"numpy": lambda: np.linalg.svd(part, full_matrices=False) and None, "avfeat": score},
+            repeats=repeats,
+        )
+    )
+    rows = SEGMENTS * sum(clips)
+    numpy_all = seconds["numpy"] * rows / len(part)
+    products = rows * store.dim * (store.dim + 1) / 2 / 1e9
+    what = f"SVD scores of {rows:,} segments x {store.dim}"
     yield least(
-        f"SVD scores of {rows:,} segments x {dim}: numpy's full SVD over avfeat",
+        f"{what}: numpy's full SVD over avfeat",
         numpy_all / seconds["avfeat"],
         FASTER,
-        f"numpy {seconds['numpy']:.2f} s for {sliced:,} segments in memory, extrapolated to "
-        f"{numpy_all:.1f} s; avfeat {seconds['avfeat']:.2f} s from a file, two splits of "
-        f"{rows // 2:,}; the slice's first {K} vectors are the same: cosines miss 1 by "
-        f"{apart:.0e}; {counted_runs(repeats)}",
+        f"numpy {seconds['numpy']:.2f} s for {len(part):,} segments in memory, extrapolated to "
+        f"{numpy_all:.1f} s; avfeat {seconds['avfeat']:.2f} s for {audio}, {visual} and both, from "
+        f"stores of {clips[0]:,} and {clips[1]:,} clips; {counted_runs(repeats)}",
         limit=f"the products alone, half of a symmetric matrix, at the GEMM peak: "
         f"{gemm_peak(setting, 'fp32').seconds(products):.2f} s",
     )
-    memory = _memory(path, dim)
-    above = (memory["peak"] - memory["start"]) / 1e6
     peak = plain(
-        f"SVD scores of {rows:,} segments x {dim}: peak memory above its start",
-        above,
+        f"{what}: peak memory",
+        max(peaks) / 1e6,
         "MB",
-        f"of a process of its own, which begins with {memory['start'] / 1e6:.0f} MB",
-        limit=f"the rows are {path.stat().st_size / 1e6:.0f} MB, the matrices of both splits "
-        f"{2 * 8 * dim * dim / 1e6:.0f} MB",
+        "of the whole command, all libraries included",
+        limit=f"the rows are {4 * rows * store.dim / 1e6:.0f} MB, the matrices of both splits "
+        f"{2 * 8 * store.dim**2 / 1e6:.0f} MB",
     )
-    yield peak.bounded(MEGABYTES)
-    path.unlink()
-
-
-def _memory(path: Path, dim: int) -> dict[str, int]:
-    command = [sys.executable, "-m", "benchmarks.collocation_angles", str(path), str(dim)]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    found: dict[str, int] = json.loads(done.stdout)
-    return found
+    yield peak.bounded(PEAK / 1e6)
