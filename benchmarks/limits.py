@@ -76,9 +76,11 @@ def bandwidth(setting: Setting) -> float:
     return 2 * size / best
 
 
-def decode_seconds(path: Path, specs: tuple[BackboneSpec, ...], *, repeats: int) -> float:
+def decode_seconds(
+    path: Path, specs: tuple[BackboneSpec, ...], *, repeats: int, seconds: float = 10.0
+) -> float:
     """Decode a clip and cut it into the backbones' items, with nothing else going on."""
-    job = ClipJob(Clip(path.name, 0.0, 10.0), path, path.name, specs, "avvp")
+    job = ClipJob(Clip(path.name, 0.0, seconds), path, path.name, specs, "avvp")
     spent = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -48,9 +48,12 @@ def figures(setting: Setting) -> Iterator[Figure]:
                 precision=precision,
             )
     setting.forget()
+    # A run takes a quarter of an hour on two cores, with clips of 10 s it would take five of them.
     few = max(1, repeats // 2)
     names = together.names(setting)
-    yield _efficiency(setting, "all backbones, fp32", names, clips=4, repeats=few)
+    yield _efficiency(
+        setting, "all backbones, fp32", names, clips=32, seconds=2.0, repeats=few, share=0.1
+    )
     setting.forget()
 
 
@@ -61,10 +64,11 @@ def _efficiency(
     *,
     clips: int,
     repeats: int,
+    seconds: float = 10.0,
     precision: str = "fp32",
     share: float = 0.25,
 ) -> Figure:
-    media = setting.clips(clips)
+    media = setting.clips(clips, seconds=seconds)
     setting.extract(names, setting.clips(1), precision=precision)  # loads and prepares
     ratios, report, forwards = [], RunReport(), 0.0
     for _ in range(repeats):
@@ -72,7 +76,7 @@ def _efficiency(
         ratios.append(report.wall / forwards)
     with ExitStack() as stack:
         specs = tuple(task.spec for task in setting.open(stack, names, media).tasks)
-    decoding = decode_seconds(media / "clip0000.mp4", specs, repeats=3) * clips
+    decoding = decode_seconds(media / "clip0000.mp4", specs, seconds=seconds, repeats=3) * clips
     stages = report.figures.stages
     took = ", ".join(
         f"{name} {f.busy:.1f} s busy, {f.starved:.1f} s starved" for name, f in stages.items()
@@ -81,8 +85,9 @@ def _efficiency(
         f"pipeline: {label}, wall over forwards in memory",
         statistics.median(ratios),
         TARGET,
-        f"{clips} clips, {counted_runs(repeats)}; the last one: wall {report.wall:.1f} s, "
-        f"in memory {forwards:.1f} s (of {share:.0%} of the batches), {took}",
+        f"{clips} clips of {seconds:g} s, {counted_runs(repeats)}; the last one: "
+        f"wall {report.wall:.1f} s, in memory {forwards:.1f} s (of {share:.0%} of the batches), "
+        f"{took}",
         limit=f"decoding and geometry alone {decoding:.1f} s of one core: spread over {CORES} "
         f"cores that forwards keep busy, {1 + decoding / CORES / forwards:.3f}",
     )

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import av
+
 from avfeat.extract import session
 from avfeat.extract.batch import Forward
 from avfeat.extract.models import Model, models
@@ -86,14 +88,14 @@ class Setting:
         path.mkdir(parents=True)
         return path
 
-    def clips(self, count: int) -> Path:
-        """Return a new folder with `count` copies of a clip of 10 s, or of 1 s in a smoke test."""
+    def clips(self, count: int, *, seconds: float = 10.0) -> Path:
+        """Return a new folder with `count` copies of a clip, of 1 s in a smoke test."""
         media = self.fresh("media")
         first = media / "clip0000.mp4"
         if REAL.exists() and not self.quick:
-            shutil.copyfile(REAL, first)
+            _cut(REAL, first, seconds)
         else:
-            seconds = 1.0 if self.quick else 10.0
+            seconds = 1.0 if self.quick else seconds
             sound = AudioTrack([(0.0, seconds, 440.0, 0.3)], gains=(1.0, 1.0))
             make_clip(first, fps=30, size=(320, 240), duration=seconds, audio=sound)
         for number in range(1, count):
@@ -154,6 +156,16 @@ class Setting:
         if failed or report.crashes:
             raise RuntimeError(f"{failed} clips failed: {report.crashes}")
         return report
+
+
+def _cut(source: Path, target: Path, seconds: float) -> None:
+    """Copy the packets of the first seconds of a clip as they are."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as made:
+        streams = {one.index: made.add_stream_from_template(one) for one in given.streams}
+        for packet in given.demux():
+            if packet.dts is not None and packet.dts * packet.time_base < seconds:
+                packet.stream = streams[packet.stream_index]
+                made.mux(packet)
 
 
 def alternate(
