@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +101,8 @@ _EXISTING_DIR = click.Path(path_type=Path)
 @click.option(
     "--decoders",
     type=click.IntRange(min=1),
-    help="Clips decoded at once, by each worker.  [default: by the number of cores]",
+    help="Clips decoded at once; a worker decodes so many of each of the two units that it has in "
+    "hand.  [default: by the number of cores, of workers the fewest]",
 )
 @click.option(
     "--cluster",
@@ -171,10 +171,9 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
 
     talk = talk_console(quiet=options["quiet"])
     client = ctx.with_resource(_cluster(options))
-    device = "cuda" if options["gpus"] and options["device"] == "auto" else options["device"]
     settings = _settings(
         options,
-        session.resolve_device(device, client=client),
+        _device(options, client=client),
         default_sampling=datasets.get(options["dataset"]).sampling,
         client=client,
     )
@@ -195,6 +194,7 @@ def extract(ctx: click.Context, /, **options: Any) -> None:
         talk.print("warning: random weights: these are not real features", style="yellow")
     if options["dry_run"]:
         plan, needed = session.plan_only(manifest, chosen, settings, weights=weights)
+        session.check_threads(plan, client=client)
         summary = session.describe_plan(plan, needed)
         if options["as_json"]:
             print_json(summary)
@@ -243,7 +243,7 @@ def _asked(options: dict[str, Any]) -> dict[str, str]:
 
 @contextmanager
 def _cluster(options: dict[str, Any]) -> Iterator[Client | None]:
-    """Connect to the cluster that was asked for, if one was and there is something to run."""
+    """Connect to the cluster that was asked for, if one was; start none for a dry run."""
     from avfeat.errors import UsageError
 
     here, there = options["cluster"], options["scheduler"]
@@ -257,17 +257,17 @@ def _cluster(options: dict[str, Any]) -> Iterator[Client | None]:
         raise UsageError(f"--gpus {options['gpus']!r}: numbers with commas are wanted, such as 0,1")
     if gpus and options["device"].partition(":")[0] == "cpu":
         raise UsageError("--gpus shares out GPUs; leave it out with --device cpu")
-    if options["dry_run"] or not (here or there):
+    if not (here or there):
         yield None
         return
     from avfeat.extract import cluster
 
     cluster.check_shared(options["out"])
-    started = (
-        cluster.connected(there)
-        if there
-        else cluster.local(_processes(options), gpus=[int(gpu) for gpu in gpus])
-    )
+    started: AbstractContextManager[Client | None] = nullcontext()
+    if there:
+        started = cluster.connected(there)
+    elif not options["dry_run"]:
+        started = cluster.local(_processes(options), gpus=[int(gpu) for gpu in gpus])
     with started as client:
         yield client
 
@@ -281,8 +281,16 @@ def _processes(options: dict[str, Any]) -> int:
     return options["workers"] or len(_gpus(options)) or 1
 
 
-def _decoders(workers: int) -> int:
-    return max(1, min(8, (os.cpu_count() or 1) // 2 // workers))
+def _device(options: dict[str, Any], *, client: Client | None) -> str:
+    """Return the device to run on, which is there; but the GPUs of a dry run may be elsewhere."""
+    from avfeat.extract.session import resolve_device
+
+    device = options["device"]
+    if options["gpus"] and device in ("auto", "cuda"):
+        device = "cuda"
+        if options["dry_run"]:
+            return device
+    return resolve_device(device, client=client)
 
 
 def _settings(
@@ -292,7 +300,7 @@ def _settings(
     from avfeat.extract.engines import check_precision
     from avfeat.extract.media.hardware import check_available
     from avfeat.extract.plan import Settings
-    from avfeat.extract.session import check_sampling
+    from avfeat.extract.session import check_sampling, default_decoders
 
     checks: list[tuple[str, partial[Any]]] = [
         ("--precision", partial(check_precision, options["precision"], device=device))
@@ -317,7 +325,7 @@ def _settings(
         batch_size=None if batch_size == "auto" else int(batch_size),
         unit_clips=options["unit_clips"],
         sampling=check_sampling(options["sampling"] or default_sampling),
-        decoders=options["decoders"] or _decoders(_processes(options)),
+        decoders=options["decoders"] or default_decoders(_processes(options), client=client),
         splits=options["split"],
         clip_ids=options["clip"],
         limit=options["limit"],

@@ -134,13 +134,13 @@ class Plan:
             for task in self.tasks
             if task.choice.fallback
         ]
-        usual = self.settings.threads or default_threads(self.settings.processes)
-        notes += [
-            f"{task.url} was made with {counted(task.threads, 'thread')} per process, not {usual}, "
-            "and is gone on with as it was made"
-            for task in self.tasks
-            if task.threads != usual
-        ]
+        for task in self.tasks:
+            usual = usual_threads(self.settings, task.choice.engine)
+            if task.threads != usual:
+                notes.append(
+                    f"{task.url} was made with {counted(task.threads, 'thread')} per process, not "
+                    f"{usual}, and is gone on with as it was made"
+                )
         return list(dict.fromkeys(notes))
 
     @property
@@ -194,7 +194,7 @@ def make_tasks(
             keep=keep,
         )
         recorded = own.recipe.compute.get("threads") if own else None
-        threads = settings.threads or recorded or default_threads(settings.processes)
+        threads = settings.threads or recorded or usual_threads(settings, choice.engine)
         # A store from before threads were recorded goes on without, unless they are asked for.
         unrecorded = own is not None and recorded is None and settings.threads is None
         writer = StoreWriter(
@@ -218,6 +218,18 @@ def make_tasks(
         )
         tasks.append(StoreTask(backbone, info, batch_size, choice, threads, writer))
     return tuple(tasks)
+
+
+def usual_threads(settings: Settings, engine: str) -> int:
+    """Threads of each process where no store says how many."""
+    if settings.threads is not None:
+        return settings.threads
+    threads = default_threads(settings.processes)
+    if engine == "openvino":
+        from avfeat.extract.engines.threads import obtainable
+
+        return obtainable(threads)
+    return threads
 
 
 def auto_unit_clips(manifest: ClipManifest) -> int:

@@ -109,6 +109,27 @@ def resolve_device(name: str, *, client: Client | None = None) -> str:
     return name
 
 
+def cores() -> int:
+    """Processors that this process may run on, which a scheduler such as SLURM may have limited."""
+    if hasattr(os, "sched_getaffinity"):  # not everywhere
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_decoders(processes: int, *, client: Client | None = None) -> int:
+    """Choose how many clips to decode at once: by half the cores, and 8 at most.
+
+    Parameters
+    ----------
+    processes
+        That share the cores of a machine.
+    client
+        Of a cluster, whose worker with the fewest cores counts; None for here.
+    """
+    fewest = cores() if client is None else min(client.run(cores).values())
+    return max(1, min(8, fewest // 2 // processes))
+
+
 def check_sampling(rule: str) -> str:
     """Return `rule` if it is one of the sampling rules, else raise UsageError."""
     if rule not in SAMPLING_RULES:
@@ -161,6 +182,31 @@ def _peek_weights(backbone: Backbone, weights: str) -> tuple[WeightsInfo, dict[s
         **cache.wanted(entry),
     }
     return found or WeightsInfo(source="published", tag=entry.tag), record
+
+
+def check_threads(plan: Plan, *, client: Client | None = None) -> None:
+    """Make sure of the threads that recipes say, here or on the workers of a cluster.
+
+    Raises
+    ------
+    EngineError
+        OpenVINO would compute with fewer; the message says what to do.
+    UsageError
+        The workers differ in how many.
+    """
+    wanted = {model.threads for model in models(plan).values() if model.engine == "openvino"}
+    if not wanted:
+        return
+    from avfeat.extract.cluster import ask
+    from avfeat.extract.engines import threads
+
+    for count in wanted:
+        found = (
+            threads.obtainable(count)
+            if client is None
+            else ask(client, threads.obtainable, count, about="--threads")
+        )
+        threads.check(count, found)
 
 
 def choose(
@@ -235,9 +281,10 @@ def execute(
     """Run a plan whose stores are locked, and leave a log of the run in each store.
 
     Stores that do not exist yet are created once every network is loaded. With the `client` of a
-    cluster its workers do the work; see `cluster.run_on`.
+    cluster its workers do the work; see `cluster.run_on`. Errors are those of `check_threads` too.
     """
     began = datetime.datetime.now(datetime.UTC)
+    check_threads(plan, client=client)
     if client is None:
         with computing_with():  # afterwards as before
             loaded = {name: model.load() for name, model in models(plan).items()}

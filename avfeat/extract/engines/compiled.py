@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from avfeat.errors import EngineError
+from avfeat.extract.engines import threads
 from avfeat.extract.engines.convert import compile_model, convert
 from avfeat.extract.engines.identity import identify, identify_weights
 from avfeat.extract.engines.precision import Precision
@@ -30,7 +31,9 @@ class OpenVINONetwork:
     """
 
     def __init__(self, model: openvino.Model, *, precision: Precision) -> None:
-        compiled = compile_model(model, precision=precision, threads=torch.get_num_threads())
+        wanted = torch.get_num_threads()
+        compiled = compile_model(model, precision=precision, threads=wanted)
+        threads.check(wanted, threads.taken(compiled))
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()  # a request computes one thing at a time
         self._input = tuple(compiled.inputs[0].shape)
@@ -92,7 +95,8 @@ def load(
     Raises
     ------
     EngineError
-        OpenVINO cannot run the network, or computes something else.
+        OpenVINO cannot run the network, or computes something else, or with fewer threads than
+        torch has in this one.
     """
 
     def make() -> openvino.Model:

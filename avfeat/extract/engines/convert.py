@@ -79,7 +79,7 @@ def compile_model(model: openvino.Model, *, precision: str, threads: int) -> Any
     precision
         ``"fp32"`` or ``"bf16"``.
     threads
-        How many threads it may use.
+        How many threads it may use; it may take fewer, see `engines.threads`.
     """
     properties: dict[str, Any] = {
         # Explicit: by default OpenVINO takes bfloat16 wherever the processor has it.

@@ -17,8 +17,9 @@ import torch
 from avfeat.errors import EngineError
 from avfeat.extract import backbones
 from avfeat.extract.backbones import Backbone, Extractor, extractor
-from avfeat.extract.engines import prepared
+from avfeat.extract.engines import prepared, threads
 from avfeat.extract.engines.identity import identify
+from avfeat.extract.threads import computing_with
 from avfeat.extract.weights.random import smooth_items
 
 CPU = torch.device("cpu")
@@ -103,6 +104,19 @@ def test_any_thread_may_call_and_several_at_once(items: torch.Tensor) -> None:
         thread.join()
     assert len(rows) == 4
     assert all(torch.equal(one, expected) for one in rows)
+
+
+def test_more_threads_than_there_are_cores_are_refused() -> None:
+    load()  # prepared, so that torch has nothing to compute below
+    most = threads.obtainable(1000)
+    assert threads.obtainable(1) == 1
+    with computing_with(most):
+        load()
+    with (
+        computing_with(most + 1),
+        pytest.raises(EngineError, match=rf", not {most + 1}: .*`--threads {most}` in a new"),
+    ):
+        load()
 
 
 def test_a_prepared_network_is_used_again_without_being_built(
