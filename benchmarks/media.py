@@ -2,23 +2,23 @@
 
 Everybody gives the same frames, 8 a second, resized to 256 and cropped to 224 by Pillow, with the
 same number of threads: in two, the others decode in both and avfeat decodes in one and resizes in
-the other, as it does when it extracts. As many processors are allowed as there are threads, because
-decord has a thread that decodes ahead beside those it is told to use. Runs alternate; ratios are of
-median wall times.
+the other, as it does when it extracts. Each of the others is used as it is fastest: all decode with
+fewer threads too ("with 1"); PyAV converts in one thread, since it starts new ones for every frame
+else; decord and torchcodec give frames one by one and all at once. As many processors are allowed
+as there are threads, because decord has a thread that decodes ahead beside those it is told to use.
+Runs alternate; ratios are of median wall times.
 
 ``python -m benchmarks.media`` runs it alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import statistics
-import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import av
@@ -33,9 +33,9 @@ from avfeat.extract.items import VisualItems
 from avfeat.extract.media import ClipReader, Frame, Window
 from avfeat.extract.stages import Behind, Figures
 from avfeat.testing.clips import make_clip
-from benchmarks.figure import Figure
+from benchmarks.figure import Figure, least
+from benchmarks.setting import SHARED, Setting, alone, alternate, counted_runs, medians
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "media"
 FPS = 8
 FRAMES = 80
 #: avfeat's speed over the best of the others: over all clips (geometric mean), and for any one.
@@ -60,17 +60,28 @@ def avfeat_crops(path: Path, _: list[int], threads: int) -> Crops:
         items.push(frame.picture, frame.time)
 
     with ClipReader(path) as reader:
-        window = Window(0, FRAMES / FPS, whole=True)
-        frames = reader.frames("on-screen", window=window, fps=FPS, count=FRAMES)
         if threads == 1:
-            for frame in frames:
+            for frame in wanted(reader):
                 take(frame)
         else:
             with Behind("geometry", take, depth=8, figures=Figures(), upstream=Figures()) as stage:
-                for frame in frames:
+                for frame in wanted(reader):
                     stage.put(frame)
         items.finish()
     return np.concatenate(chunks)
+
+
+def wanted(reader: ClipReader) -> Iterator[Frame]:
+    """Decode the frames that everybody gives, unconverted."""
+    window = Window(0, FRAMES / FPS, whole=True)
+    return reader.frames("on-screen", window=window, fps=FPS, count=FRAMES)
+
+
+def decode(path: Path) -> None:
+    """Do what is left of avfeat's work without conversion, resizing and cropping."""
+    with ClipReader(path) as reader:
+        for _ in wanted(reader):
+            pass
 
 
 def resized(frames: Iterable[NDArray[np.uint8]]) -> Crops:
@@ -89,33 +100,37 @@ def resized(frames: Iterable[NDArray[np.uint8]]) -> Crops:
 def pyav_crops(path: Path, numbers: list[int], threads: int) -> Crops:
     """Every frame decoded by PyAV, the wanted ones converted."""
 
-    def frames() -> Iterable[NDArray[np.uint8]]:
-        wanted, last = set(numbers), numbers[-1]
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        picked, last = set(numbers), numbers[-1]
         with av.open(str(path)) as container:
             container.streams.video[0].codec_context.thread_count = threads
             container.streams.video[0].codec_context.thread_type = "AUTO"
             for number, frame in enumerate(container.decode(video=0)):
-                if number in wanted:
-                    yield frame.to_ndarray(format="rgb24", threads=threads)
+                if number in picked:
+                    yield frame.to_ndarray(format="rgb24", threads=1)
                 if number == last:
                     return
 
     return resized(frames())
 
 
-def decord_crops(path: Path, numbers: list[int], threads: int) -> Crops:
-    """The wanted frames by decord."""
+def decord_crops(path: Path, numbers: list[int], threads: int, *, batch: bool) -> Crops:
+    """The wanted frames by decord, one by one or all at once."""
     decord = importlib.import_module("decord")
     reader = decord.VideoReader(str(path), num_threads=threads)
+    if batch:
+        return resized(reader.get_batch(numbers).asnumpy())
     return resized(reader[number].asnumpy() for number in numbers)
 
 
-def torchcodec_crops(path: Path, numbers: list[int], threads: int) -> Crops:
-    """The wanted frames by torchcodec."""
+def torchcodec_crops(path: Path, numbers: list[int], threads: int, *, batch: bool) -> Crops:
+    """The wanted frames by torchcodec, one by one or all at once."""
     decoders = importlib.import_module("torchcodec.decoders")
     decoder = decoders.VideoDecoder(
         str(path), dimension_order="NHWC", num_ffmpeg_threads=threads, seek_mode="exact"
     )
+    if batch:
+        return resized(decoder.get_frames_at(numbers).data.numpy())
     return resized(decoder[number].numpy() for number in numbers)
 
 
@@ -132,7 +147,8 @@ def others() -> tuple[dict[str, Contender], list[str]]:
         except (ImportError, OSError, RuntimeError) as error:  # no wheel, or no FFmpeg libraries
             missing.append(f"{name} left out ({type(error).__name__})")
         else:
-            found[name] = run
+            found[name] = partial(run, batch=False)
+            found[f"{name} at once"] = partial(run, batch=True)
     return found, missing
 
 
@@ -149,85 +165,95 @@ def shown(path: Path) -> list[int]:
 
 @contextmanager
 def processors(count: int) -> Iterator[None]:
-    """Keep this thread, and those it starts, to `count` processors (on Linux; elsewhere all)."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(allowed)[:count])
+    """Keep this thread, and those it starts, to `count` processors (on Linux; elsewhere all).
+
+    Torch and OpenCV, which nobody tells a number of threads here, get one.
+    """
+    torch_threads, cv2_threads = torch.get_num_threads(), cv2.getNumThreads()
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if allowed:
+        os.sched_setaffinity(0, sorted(allowed)[:count])
     try:
         yield
     finally:
-        os.sched_setaffinity(0, allowed)
+        if allowed:
+            os.sched_setaffinity(0, allowed)
+        torch.set_num_threads(torch_threads)
+        cv2.setNumThreads(cv2_threads)
 
 
 def compare(path: Path, *, threads: int, runs: int) -> Figure:
     """Measure one clip with one number of threads."""
-    contenders, missing = others()
-    contenders = {"avfeat": avfeat_crops, **contenders}
-    with processors(threads):
-        return _compare(path, contenders, missing, threads=threads, runs=runs)
-
-
-def _compare(
-    path: Path, contenders: dict[str, Contender], missing: list[str], *, threads: int, runs: int
-) -> Figure:
+    ways, missing = others()
     numbers = shown(path)
-    ours = avfeat_crops(path, numbers, threads).astype(int)
-    worst = {}
-    for name, run in contenders.items():  # and warms every one up
-        worst[name] = int(np.abs(run(path, numbers, threads) - ours).max())
-        if worst[name] > TOLERANCE:
-            raise RuntimeError(f"{path.name}: {name} is up to {worst[name]} off; not the same work")
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(runs):
-        turn = number % len(contenders)  # nobody always runs after the same one
-        order = [*contenders][turn:] + [*contenders][:turn]
-        for name in order:
-            started = time.perf_counter()
-            contenders[name](path, numbers, threads)
-            seconds[name].append(time.perf_counter() - started)
-    median = {name: statistics.median(times) for name, times in seconds.items()}
-    best = min((name for name in median if name != "avfeat"), key=median.__getitem__)
-    ratio = median[best] / median["avfeat"]
-    parts = [f"{name} {value * 1000:.0f} ms" for name, value in median.items()]
-    off = max(worst.values())
-    detail = [*parts, f"best {best}", f"largest difference {off}/255", f"{runs} runs", *missing]
-    return Figure(
+    crops: dict[str, Crops] = {}
+
+    def keep(name: str, run: Contender, count: int) -> None:
+        crops[name] = run(path, numbers, count)
+
+    contenders = {"avfeat": partial(keep, "avfeat", avfeat_crops, threads)}
+    for count in range(threads, 0, -1):  # more of them are not always faster
+        for way, run in ways.items():
+            name = way if count == threads else f"{way} with {count}"
+            contenders[name] = partial(keep, name, run, count)
+    with processors(threads):
+        alternate(contenders, repeats=1)  # warms every one up
+        off = _largest_difference(path, crops)
+        seconds = medians(
+            alternate({**contenders, "decoding": partial(decode, path)}, repeats=runs)
+        )
+    decoding = seconds.pop("decoding")
+    best = min((name for name in seconds if name != "avfeat"), key=seconds.__getitem__)
+    parts = [f"{name} {value * 1000:.0f} ms" for name, value in seconds.items()]
+    detail = [*parts, f"best {best}", f"largest difference {off}/255", counted_runs(runs), *missing]
+    return least(
         f"media {path.stem}, {threads} thread{'s' * (threads > 1)}",
-        ratio,
-        "x",
+        seconds[best] / seconds["avfeat"],
         FLOOR,
-        ratio >= FLOOR,
         ", ".join(detail),
+        limit=f"decoding the frames alone, in one thread {decoding * 1000:.0f} ms: "
+        f"{seconds[best] / decoding:.2f} x",
     )
 
 
-def figures(folder: Path, *, runs: int = 7) -> list[Figure]:
+def _largest_difference(path: Path, crops: dict[str, Crops]) -> int:
+    """Return by how much any byte differs from avfeat's; raise if it is not the same work."""
+    ours = crops["avfeat"].astype(int)
+    off = {name: int(np.abs(theirs - ours).max()) for name, theirs in crops.items()}
+    for name, apart in off.items():
+        if apart > TOLERANCE:
+            raise RuntimeError(f"{path.name}: {name} is up to {apart} off; not the same work")
+    return max(off.values())
+
+
+def figures(setting: Setting) -> Iterator[Figure]:
     """Measure every clip in one thread and in two, and the mean over them.
 
-    Parameters
-    ----------
-    folder
-        Where synthetic clips are made.
-    runs
-        Alternating runs whose median counts.
-
-    Returns
-    -------
-    list of Figure
+    Yields
+    ------
+    Figure
         Ratios of the best other's time to avfeat's: one for each clip and number of threads, to
         be no less than 0.95, and their geometric mean for each number of threads, to be 1.2.
     """
-    clips = [*sorted(SHARED.glob("*.mp4")), *synthetic_clips(folder)]
-    found = []
+    folder = setting.fresh("synthetic")
+    if setting.quick:
+        clips = [make_clip(folder / "clip.mp4", fps=10, size=(128, 96))]
+    else:
+        clips = [*sorted(SHARED.glob("*.mp4")), *synthetic_clips(folder)]
     for threads in (1, 2):
-        each = [compare(path, threads=threads, runs=runs) for path in clips]
-        mean = statistics.geometric_mean(figure.value for figure in each)
-        name = f"media, {threads} thread{'s' * (threads > 1)}"
-        detail = f"geometric mean over {len(each)} clips, least {min(f.value for f in each):.2f}"
-        found += [*each, Figure(name, mean, "x", TARGET, mean >= TARGET, detail)]
-    return found
+        ratios = []
+        for path in clips:
+            figure = compare(path, threads=threads, runs=setting.repeats(7))
+            ratios.append(figure.value)
+            yield figure
+        yield least(
+            f"media, {threads} thread{'s' * (threads > 1)}",
+            statistics.geometric_mean(ratios),
+            TARGET,
+            f"geometric mean over {len(clips)} clips, least {min(ratios):.2f}",
+        )
 
 
 def synthetic_clips(folder: Path) -> list[Path]:
@@ -264,18 +290,5 @@ def _panning(height: int, width: int) -> Callable[[int, float, Crops], None]:
     return paint
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="benchmarks.media", description=__doc__)
-    parser.add_argument("--runs", type=int, default=7, help="alternating runs (default 7)")
-    options = parser.parse_args()
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        for figure in figures(Path(folder), runs=options.runs):
-            verdict = "" if figure.met is None else " met" if figure.met else " NOT MET"
-            print(f"{figure.name}: {figure.value:.2f}{figure.unit}{verdict} ({figure.detail})")
-
-
 if __name__ == "__main__":
-    main()
+    alone(figures, "media", __doc__)

@@ -28,10 +28,17 @@ _OTHERS = ("decord", "torchcodec")
 Record = dict[str, Any]
 
 
-def record(section: str, figure: Figure, *, load: float) -> Record:
-    """Return a figure as plain data, with the day and the load before its section began."""
+def record(section: str, figure: Figure, *, load: float, device: str = "cpu") -> Record:
+    """Return a figure as plain data: with the day, the load before its section began, and where.
+
+    Parameters
+    ----------
+    device
+        Torch device of the networks.
+    """
     now = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return {"section": section, **dataclasses.asdict(figure), "date": now, "load": round(load, 1)}
+    found = {"section": section, **dataclasses.asdict(figure), "date": now, "load": round(load, 1)}
+    return {**found, "device": device, **machine()}
 
 
 def machine() -> Record:
@@ -56,14 +63,17 @@ def machine() -> Record:
 
 
 def merge(old: Record, new: Sequence[Record], *, order: Sequence[str]) -> list[Record]:
-    """Replace figures by those of the same name that were measured now; the others are kept.
+    """Replace figures by those of the same name and device measured now; the others are kept.
 
-    >>> kept = {"figures": [{"section": "b", "name": "2"}, {"section": "a", "name": "1"}]}
-    >>> new = [{"section": "b", "name": "2", "value": 5}, {"section": "b", "name": "3"}]
-    >>> [(one["name"], one.get("value")) for one in merge(kept, new, order=["a", "b"])]
-    [('1', None), ('2', 5), ('3', None)]
+    >>> kept = [{"section": "b", "name": "2", "device": "cpu"}]
+    >>> kept += [{"section": "a", "name": "1", "device": "cpu"}]
+    >>> new = [{**kept[0], "value": 5}, {**kept[0], "device": "cuda"}]
+    >>> found = merge({"figures": kept}, new, order=["a", "b"])
+    >>> [(one["name"], one["device"], one.get("value")) for one in found]
+    [('1', 'cpu', None), ('2', 'cpu', 5), ('2', 'cuda', None)]
     """
-    keyed = {(one["section"], one["name"]): one for one in (*old.get("figures", ()), *new)}
+    figures = (*old.get("figures", ()), *new)
+    keyed = {(one["section"], one["name"], one["device"]): one for one in figures}
     known = [one for one in keyed.values() if one["section"] in order]
     return sorted(known, key=lambda one: order.index(one["section"]))
 
@@ -81,9 +91,10 @@ def write(new: Sequence[Record], *, order: Sequence[str], not_measured: Sequence
         Sentences on what was not.
     """
     old = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    document = machine()
-    document["not_measured"] = list(not_measured)
-    document["figures"] = merge(old, new, order=order)
+    document: Record = {
+        "not_measured": list(not_measured),
+        "figures": merge(old, new, order=order),
+    }
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     DOCUMENT.write_text(between(DOCUMENT.read_text(), "results", table(document)))
@@ -97,27 +108,26 @@ def write(new: Sequence[Record], *, order: Sequence[str], not_measured: Sequence
 def table(document: Record) -> str:
     """Return the tables of all sections, as Markdown.
 
+    The first figure's machine stands above all, another machine above the table of what was
+    measured there.
+
     Parameters
     ----------
     document
         As in latest.json.
     """
-    box, versions = document["machine"], document["versions"]
-    named = ", ".join(f"{name} {version}" for name, version in versions.items())
-    parts = [
-        f"{box['processor']}, {box['cores']} cores, {box['memory_gib']} GiB, "
-        f"{box['capability']}, GPU: {box['gpu'] or 'none'}; torch with {box['torch_threads']} "
-        f"threads. {named}.",
-    ]
-    parts += [f"Not measured: {sentence}" for sentence in document["not_measured"]]
-    sections = dict.fromkeys(one["section"] for one in document["figures"])
-    for section in sections:
-        own = [one for one in document["figures"] if one["section"] == section]
+    figures = document["figures"]
+    first = _where(figures[0])
+    parts = [first, *(f"Not measured: {sentence}" for sentence in document["not_measured"])]
+    for section, where in dict.fromkeys((one["section"], _where(one)) for one in figures):
+        own = [one for one in figures if (one["section"], _where(one)) == (section, where)]
         dates = " to ".join(sorted({one["date"] for one in own}))
         loads = sorted(one["load"] for one in own)
         load = "" if loads[-1] < 1 else f", load {loads[0]} to {loads[-1]}"
-        lines = [f"### {section}, {dates}{load}", "", *_lines(own)]
-        parts.append("\n".join(lines))
+        lines = [f"### {section}, {dates}{load}", ""]
+        if where != first:
+            lines += [where, ""]
+        parts.append("\n".join([*lines, *_lines(own)]))
     return "\n\n".join(parts)
 
 
@@ -132,6 +142,17 @@ def between(text: str, name: str, content: str) -> str:
     if n != 1:
         raise RuntimeError(f"{n} places for {name} instead of one")
     return found
+
+
+def _where(one: Record) -> str:
+    """Describe where a figure was measured."""
+    box = one["machine"]
+    named = ", ".join(f"{name} {version}" for name, version in one["versions"].items())
+    return (
+        f"{box['processor']}, {box['cores']} cores, {box['memory_gib']} GiB, {box['capability']}, "
+        f"GPU: {box['gpu'] or 'none'}; networks on {one['device']}, torch with "
+        f"{box['torch_threads']} threads. {named}."
+    )
 
 
 def _lines(own: Sequence[Record]) -> list[str]:

@@ -2,7 +2,7 @@
 
 Rows are those of ResNet-152: float32 [80, 2048] per 10 s clip. Files are in the page cache when
 they are read, on both sides. avfeat's side has what the other does not: a time per row, checksums
-that are checked, a ledger.
+that are checked, a ledger, and every file flushed to the device (fsync) before it counts.
 
 ``python -m benchmarks.store`` runs it alone.
 """

@@ -94,3 +94,26 @@ def test_results_that_were_not_measured_again_are_kept(
     assert "| speed | 1.23 x | >= 2 | **no** | 5 runs | 3 |" in own
     assert "### collocation, " in own and "### store" not in own and "GPU: none." not in own
     assert "### store, " in document.read_text() and "### collocation, " in document.read_text()
+
+
+def test_figures_keep_the_device_and_the_machine_they_were_measured_on() -> None:
+    figure = plain("speed", 1.0, "x", "5 runs")
+    first = report.record("limits", figure, load=0.0)
+    gpu = report.record("limits", figure, load=0.0, device="cuda")
+    here = report.record("store", figure, load=0.0)
+    there = {**here, "name": "size", "machine": {**here["machine"], "processor": "Abacus"}}
+    before = {**here, "section": "memory", "versions": {**here["versions"], "torch": "0.1"}}
+    kept = {"figures": [before, there, here, first]}
+    figures = report.merge(kept, [gpu], order=main.SECTIONS)
+    assert figures == [first, gpu, there, here, before]
+
+    text = report.table({"not_measured": [], "figures": figures})
+    heading, *parts = text.split("\n\n### ")
+    assert "networks on cpu" in heading
+    headings = [part.split("\n\n|")[0].split("\n\n")[1:] for part in parts]
+    assert " ".join(part.split(",")[0] for part in parts) == "limits limits store store memory"
+    assert headings[0] == headings[3] == []  # that of the document
+    assert "networks on cuda" in headings[1][0]
+    assert headings[2][0].startswith("Abacus, ")
+    assert "torch 0.1, " in headings[4][0]
+    assert [part.count("\n| s") for part in parts] == [1, 1, 1, 1, 1]
