@@ -127,7 +127,8 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
       avfeat collocate --audio vggish --visual all --method all --workers 2 --report report.html
     """
     from avfeat import render_collocation as render
-    from avfeat.collocate import candidates, report, scoring, session
+    from avfeat.collocate import candidates, report, session
+    from avfeat.collocate.score_table import SCORES, Options
     from avfeat.collocate.search import grid_around
     from avfeat.collocate.train import Hyper
     from avfeat.words import counted
@@ -135,19 +136,20 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     talk = talk_console(quiet=options["quiet"])
     if options["report"]:
         report.check_target(options["report"])  # before hours of trainings
-    scores = scoring.SCORES if options["scores"] is None else _names(options["scores"])
+    scores = SCORES if options["scores"] is None else _names(options["scores"])
     chosen = candidates.gather(
         options["out"],
         dataset=options["dataset"],
         audio=_names(options["audio"]),
         visual=_names(options["visual"]),
         motion=options["motion"],
+        trains=options["method"] != "scores",
         allow_random=options["allow_random"],
     )
     source, target = _splits(options, chosen.splits, talk)
     settings = session.Settings(
         method=options["method"],
-        scoring=scoring.Options(
+        scoring=Options(
             source=source,
             target=target,
             names=tuple(scores),
@@ -232,4 +234,4 @@ def _cluster(options: dict[str, Any]) -> Any:
     from avfeat.extract import cluster
 
     cluster.check_shared(options["out"])
-    return cluster.connected(scheduler) if scheduler else cluster.local(workers)
+    return cluster.connected(scheduler) if scheduler else cluster.local(workers, at_once=1)

@@ -82,6 +82,12 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
     )
     for name, meaning in document["scores"].items():
         console.print(f"  {name}: {meaning}", style="dim", markup=False)
+    if compared := [name for name in names if name in ("mutual-knn", "recall")]:
+        console.print(
+            f"  {' and '.join(compared)} look at {document['sampled']} segments of "
+            f"{splits['target']}, the others at all",
+            style="dim",
+        )
     if place is not None:
         console.print(
             f"  95 %: interval of svd by {document['resamples']} resamples of clips; these are "
@@ -166,6 +172,8 @@ def _evidence(console: Console, evidence: dict[str, Any], number: int) -> None:
         notes = [f"has a value of {one['pairs']} of {number} pairs"] * (one["pairs"] < number)
         if one["tau"] is None:
             notes.append(f"no tau: {one['reason']}")
+        elif one["best"] is None:
+            notes.append(one["reason"])
         if notes:
             console.print(f"  {name}: {'; '.join(notes)}", style="dim", markup=False)
 

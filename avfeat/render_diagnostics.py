@@ -10,9 +10,10 @@ from avfeat.tables import table
 
 _NONE = "-"
 
-# Wu et al. 2022, Table 1, and 2021, Table 2, of raw features: to hold one's own against.
+# Wu et al. 2022, Table 1, and 2021, Table 2.
 _PAPERS = (
-    "in the papers 0.9714 within and 0.2918 across modalities, distinguish 0.7193, precision 0.3186"
+    "in the papers 0.9714 within modalities; their 0.2918 across, distinguish 0.7193 and precision "
+    "0.3186 are of another space and other readings, not to be compared"
 )
 
 

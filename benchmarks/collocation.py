@@ -8,7 +8,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 
-from benchmarks import collocation_stores, collocation_svd, collocation_training
+from benchmarks import (
+    collocation_evidence,
+    collocation_stores,
+    collocation_svd,
+    collocation_training,
+)
 from benchmarks.figure import Figure
 from benchmarks.setting import Setting, alone
 
@@ -21,7 +26,9 @@ def figures(setting: Setting) -> Iterator[Figure]:
     yield collocation_training.epoch(setting, stores)
     yield from collocation_stores.figures(setting, stores)
     shutil.rmtree(stores)
-    yield from collocation_training.searches(setting)
+    found, searches = collocation_evidence.run(setting)
+    yield from found
+    yield collocation_training.cheaper(setting, searches)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ def agreement(**values: Any) -> dict[str, Any]:
 def test_evidence_tells_pairs_without_values_and_why_there_is_no_tau() -> None:
     few = "2 pairs cannot be correlated"
     level = {"best": None, "tied": 4, "regret": None, "rank": None}
+    lost = {"best": None, "tied": 1, "regret": None, "rank": None, "pairs": 3}
     lines = printed(
         {
             "h-score": agreement(),
@@ -62,6 +63,7 @@ def test_evidence_tells_pairs_without_values_and_why_there_is_no_tau() -> None:
             "bsp": agreement(pairs=2, tau=None, reason=few),
             "cka": agreement(**level, tau=None, reason="all values are equal"),
             "recall": agreement(tied=2, rank=2.5),
+            "proxy": agreement(**lost, reason="its choice, a + z, diverged in the traversal"),
         }
     )
     for line in (
@@ -71,6 +73,8 @@ def test_evidence_tells_pairs_without_values_and_why_there_is_no_tau() -> None:
         "svd: has a value of 3 of 4 pairs",
         f"bsp: has a value of 2 of 4 pairs; no tau: {few}",
         "cka: no tau: all values are equal",
+        "proxy - - - +0.50 4.0",
+        "proxy: has a value of 3 of 4 pairs; its choice, a + z, diverged in the traversal",
     ):
         assert line in lines
     assert not any(line.startswith(("h-score:", "recall:")) for line in lines)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from avfeat.datasets.synthetic import NAME as SYNTHETIC
 from avfeat.errors import CollocationError, RandomWeightsError, UnknownNameError
 from avfeat.manifests.recipe import differences
 from avfeat.stores.reader import FeatureStore
@@ -13,6 +14,8 @@ from avfeat.stores.summary import find_stores
 from avfeat.words import counted
 
 Modality = Literal["audio", "visual"]
+#: Names of an audio and of a visual backbone.
+Pair = tuple[str, str]
 
 #: In place of a split's name: all clips, whatever their split.
 ALL = "all"
@@ -125,6 +128,7 @@ def gather(
     audio: Sequence[str],
     visual: Sequence[str],
     motion: str | None = None,
+    trains: bool = True,
     allow_random: bool = False,
 ) -> Candidates:
     """Find the stores that a collocation compares.
@@ -140,6 +144,9 @@ def gather(
         with the registry's other backbones named as missing.
     motion
         Backbone beside every visual one, or ``none``; None for r2plus1d_18 where its store is.
+    trains
+        Whether pairs will be trained: what only scores them reads no motion network's store, and
+        does not depend on its clips.
     allow_random
         Also take stores of random weights.
 
@@ -196,7 +203,7 @@ def gather(
         dataset=shelf.dataset,
         audio=chosen["audio"],
         visual=chosen["visual"],
-        motion=beside,
+        motion=beside if trains else None,
         missing=tuple(missing.values()),
         left_out=left_out,
         clips=(),
@@ -271,6 +278,8 @@ class _Shelf:
 
     def command(self, name: str) -> str:
         """Give the command that makes a store beside the others."""
+        if self.dataset == SYNTHETIC:
+            return f"avfeat datasets synthesize --out {self.root}"
         return f"avfeat extract --backbone {name} --dataset {self.dataset} --out {self.root}"
 
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from avfeat.collocate import scoring
-from avfeat.collocate.candidates import Candidates
-from avfeat.collocate.evidence import Pair, agreement
+from avfeat.collocate.candidates import Candidates, Pair
+from avfeat.collocate.evidence import agreement
+from avfeat.collocate.score_table import Options
 from avfeat.datasets.subsets import class_subset
 from avfeat.words import counted
 
@@ -22,6 +23,7 @@ SHARES = (1.0, 0.8, 0.6, 0.4)
 #: Scores that are followed: of those that take little time, with the splits that they look at. Of
 #: a pair, the source sets the scale between modalities, so it moves the target's scores a little.
 SCORES = {
+    "h-score": "target",
     "logme": "target",
     "svd": "source and target",
     "svd-centred": "source and target",
@@ -31,7 +33,7 @@ SCORES = {
 
 def class_trends(
     candidates: Candidates,
-    options: scoring.Options,
+    options: Options,
     *,
     progress: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
@@ -78,10 +80,10 @@ def class_trends(
             continue
         ids = tuple(clip_id for clip_id in candidates.clips if clip_id not in left_out)
         table = scoring.score(replace(candidates, clips=ids), options)
-        values = {name: _values(table, name) for name in options.names}
+        values = {name: table.values(name) for name in options.names}
         reference = reference or values
         subset["pairs"] = [
-            {"names": list(one.names), "scores": {name: _plain(one, name) for name in one.scores}}
+            {"names": list(one.names), "scores": {n: s.to_dict() for n, s in one.scores.items()}}
             for one in table.pairs
         ]
         subset["ranking"] = {
@@ -92,21 +94,6 @@ def class_trends(
     return {"rule": "only", "reads": reads, "subsets": subsets}
 
 
-def _values(table: scoring.Table, name: str) -> dict[Pair, float]:
-    return {
-        (one.names[0], one.names[1]): value
-        for one in table.pairs
-        if (value := one.scores[name].value) is not None
-    }
-
-
-def _plain(one: scoring.Scored, name: str) -> dict[str, Any]:
-    found = one.scores[name]
-    return {"value": found.value} | ({"reason": found.reason} if found.value is None else {})
-
-
 def _tau(values: dict[Pair, float], reference: dict[Pair, float]) -> dict[str, Any]:
     found = agreement(values, reference)
-    if found is None:
-        return {"value": None, "reason": "no pair has a value"}
     return {"value": found.tau} | ({"reason": found.reason} if found.tau is None else {})

@@ -19,13 +19,13 @@ from avfeat.collocate import scoring
 from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.class_trends import class_trends
 from avfeat.collocate.discriminator import CHANCE, PREPARATIONS, tell_apart
+from avfeat.collocate.score_table import Options
 from avfeat.collocate.scores.canonical import CommonSpace, fit_common_space
 from avfeat.collocate.scores.lags import LabelLags, labels_by_lag, similarity_by_lag
-from avfeat.collocate.scores.neighbours import sample, unit_rows
+from avfeat.collocate.scores.neighbours import unit_rows
 from avfeat.collocate.scores.retrieval import Level, Reading, Retrieval, retrieval
 from avfeat.collocate.streams import Clips, Measured, measure
 from avfeat.errors import FeaturesError
-from avfeat.words import counted
 
 Found = dict[str, Any]
 Rows = NDArray[np.float32]
@@ -34,12 +34,12 @@ Rows = NDArray[np.float32]
 #: readings of Table 1 the only one under which features could reach its 0.97.
 DEFAULT = Reading()
 
-_NO_LABELS = {"reason": "the target split has no labels by the second"}
+_NO_LABELS = {"reason": scoring.NO_LABELS}
 
 
 def diagnose(
     candidates: Candidates,
-    options: scoring.Options,
+    options: Options,
     *,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Found:
@@ -83,8 +83,7 @@ def diagnose(
         If a split has no clips.
     """
     target = Clips.of(candidates, options.target)
-    limit = max(1, options.sampled // target.segments)
-    drawn = target.part(sample(len(target), limit, seed=options.seed))
+    drawn = target.sampled(options.sampled, seed=options.seed)
     rows: dict[str, Rows] = {}
     for one in (*candidates.audio, *candidates.visual):
         progress(f"a sample of {one.name}")
@@ -125,7 +124,7 @@ class _Pair:
 
 def _pairs(
     candidates: Candidates,
-    options: scoring.Options,
+    options: Options,
     rows: dict[str, Rows],
     drawn: Clips,
     progress: Callable[[str], None],
@@ -133,10 +132,7 @@ def _pairs(
     """Fit the spaces of all pairs in one pass over the source split, and look at the sample."""
     source = Clips.of(candidates, options.source)
     if shared := set(source.ids).intersection(drawn.ids):
-        met = {
-            "reason": f"the common space would be fitted on {counted(len(shared), 'clip')} that it "
-            "is asked about: source and target overlap"
-        }
+        met = {"reason": scoring.no_common_space(len(shared))}
         pairs = [f"{audio.name} + {visual.name}" for audio, visual in candidates.pairs]
         return dict.fromkeys(pairs, _Pair(met, met))
     source = Clips(source.ids, source.segments, None)

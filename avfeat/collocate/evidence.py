@@ -9,9 +9,8 @@ from statistics import fmean
 
 from scipy.stats import kendalltau
 
+from avfeat.collocate.candidates import Pair
 from avfeat.words import counted
-
-Pair = tuple[str, str]
 
 # Of fewer pairs a rank correlation says nothing: two are always in agreement or not.
 _LEAST = 3
@@ -25,7 +24,7 @@ class Agreement:
     ----------
     best
         The pair that it puts first, of several the first by name; None where it chooses none, as
-        all its values are equal.
+        it has no values or all are equal, or where its choice has no true value.
     tied
         How many pairs share its highest value.
     tau
@@ -50,8 +49,10 @@ class Agreement:
     reason: str = ""
 
 
-def agreement(values: Mapping[Pair, float], truth: Mapping[Pair, float]) -> Agreement | None:
+def agreement(values: Mapping[Pair, float], truth: Mapping[Pair, float]) -> Agreement:
     """Compare values of pairs with what training and testing them gave; greater is better.
+
+    A choice that `truth` has no value of, as its training diverged, has neither place nor regret.
 
     Parameters
     ----------
@@ -59,11 +60,6 @@ def agreement(values: Mapping[Pair, float], truth: Mapping[Pair, float]) -> Agre
         Of a method; it need not have all pairs.
     truth
         Type@AV of the traversal, in percent.
-
-    Returns
-    -------
-    Agreement or None
-        None if no pair has both.
 
     Examples
     --------
@@ -74,16 +70,19 @@ def agreement(values: Mapping[Pair, float], truth: Mapping[Pair, float]) -> Agre
     """
     both = [pair for pair in truth if pair in values]
     if not both:
-        return None
-    highest = max(values[pair] for pair in both)
-    chosen = sorted(pair for pair in both if values[pair] == highest)
-    if len(both) > 1 and len(chosen) == len(both):
+        return Agreement(None, 0, None, None, None, 0, "no pair has a value")
+    highest = max(values.values())
+    chosen = sorted(pair for pair, value in values.items() if value == highest)
+    if len(values) > 1 and len(chosen) == len(values):
         return Agreement(None, len(chosen), None, None, None, len(both), "all values are equal")
+    tau, reason = _tau([values[pair] for pair in both], [truth[pair] for pair in both])
+    if lost := [pair for pair in chosen if pair not in truth]:
+        reason = f"its choice, {' + '.join(lost[0])}, diverged in the traversal"
+        return Agreement(None, len(chosen), tau, None, None, len(both), reason)
     # The order of pairs that a method cannot tell apart is not its own.
     best = max(truth.values())
     regret = fmean(best - truth[pair] for pair in chosen)
     rank = fmean(1 + sum(value > truth[pair] for value in truth.values()) for pair in chosen)
-    tau, reason = _tau([values[pair] for pair in both], [truth[pair] for pair in both])
     return Agreement(chosen[0], len(chosen), tau, regret, rank, len(both), reason)
 
 

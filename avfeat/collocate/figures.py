@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-Pair = tuple[str, str]
+from avfeat.collocate.candidates import Pair
 
 # Okabe and Ito's colours, which colour-blind people tell apart; yellow, pale on white, is last.
 _COLOURS = (
@@ -93,7 +93,7 @@ def evidence(
     followers
         Methods to draw below.
     proxy
-        As `truth`, of the proxy.
+        As `truth`, of the proxy: the pairs that it trained to the end.
     """
     pairs = [pair for pair, _, _ in truth]
     rows = math.ceil(len(followers) / _COLUMNS)
@@ -218,7 +218,7 @@ def curves(trainings: Sequence[Curve], *, name: str) -> str:
         return _svg(figure, name)
 
 
-def lines(series: Mapping[str, Sequence[float | None]], *, title: str, name: str) -> str:
+def lines(series: Mapping[str, Sequence[float | None]], *, title: str, x: str, name: str) -> str:
     """Draw numbers over their place, from 0: lag curves, for one.
 
     Parameters
@@ -227,6 +227,8 @@ def lines(series: Mapping[str, Sequence[float | None]], *, title: str, name: str
         By label; None is a gap.
     title
         What the numbers are; may be empty.
+    x
+        What their place is.
     name
         Of the figure, unlike those of others in the page.
     """
@@ -238,6 +240,7 @@ def lines(series: Mapping[str, Sequence[float | None]], *, title: str, name: str
         for label, values in series.items():
             numbers = [math.nan if value is None else value for value in values]
             axes.plot(numbers, marker="o", markersize=3, linewidth=1.2, **looks[label])
+        axes.set_xlabel(x)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         _legend(figure, looks, columns=3)

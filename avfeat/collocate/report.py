@@ -18,15 +18,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from avfeat.collocate import figures, outline, reasons
+from avfeat.collocate.candidates import Pair
 from avfeat.collocate.training import Log
 from avfeat.errors import UsageError, WriteError
 from avfeat.words import duration
 
 Document = Mapping[str, Any]
-Pair = tuple[str, str]
 
-#: Seconds of the traversal over those of the proxy in Wu et al. 2022: 33887.77 / 11706.04.
-PAPER_RATIO = 2.895
+#: Seconds of the traversal and of the proxy in Wu et al. 2022.
+PAPER_SECONDS = (33887.77, 11706.04)
 
 # Parts of the diagnostics from this depth on are details.
 _DEEP = 2
@@ -131,7 +131,7 @@ def render(
             if any(row["angles"][form] for row in document.get("pairs", []))
         },
         ratio=_ratio(document),
-        paper_ratio=PAPER_RATIO,
+        paper_seconds=PAPER_SECONDS,
     )
 
 
@@ -207,26 +207,29 @@ def _evidence(document: Document) -> Markup | None:
     if "traverse" not in searches:
         return None
     agreements = document.get("evidence", {})
-    cheap = [
-        figures.Follower(one.name, one.values, agreements.get(one.name, {}).get("tau"))
-        for one in _methods(document)
-        if one.name != "traverse"
+    methods = {one.name: one for one in _methods(document) if one.name != "traverse"}
+    cheap = []
+    for name, one in methods.items():
+        # Values after different epochs are not of one scale; their order is what counts.
+        early = any(map(one.dropped, one.values))
+        values = {pair: one.shade(pair) for pair in one.values} if early else one.values
+        cheap.append(figures.Follower(name, values, agreements.get(name, {}).get("tau")))
+    proxy = [
+        place for place in _valued(searches.get("proxy")) if not methods["proxy"].dropped(place[0])
     ]
-    return Markup(
-        figures.evidence(
-            _valued(searches["traverse"]),
-            cheap,
-            proxy=_valued(searches["proxy"]) if "proxy" in searches else (),
-        )
+    return Markup(figures.evidence(_valued(searches["traverse"]), cheap, proxy=proxy))
+
+
+def _valued(search: Document | None) -> list[tuple[Pair, float, float | None]]:
+    return (
+        []
+        if search is None
+        else [
+            (_pair(place["pair"]), place["type_av"], place["spread"])
+            for place in search["places"]
+            if place["type_av"] is not None
+        ]
     )
-
-
-def _valued(search: Document) -> list[tuple[Pair, float, float | None]]:
-    return [
-        (_pair(place["pair"]), place["type_av"], place["spread"])
-        for place in search["places"]
-        if place["type_av"] is not None
-    ]
 
 
 def _curves(document: Document, name: str, find: Callable[[str], Document | None]) -> Markup | None:
@@ -285,7 +288,10 @@ def _diagnostics(diagnostics: Document) -> Iterator[Part]:
             case outline.Table():
                 part.blocks.append((None, block))
             case outline.Curves():
-                figure = figures.lines(block.series, title=block.title, name=f"lines-{number}")
+                # All curves of the diagnostics are over time lags.
+                figure = figures.lines(
+                    block.series, title=block.title, x="lag, s", name=f"lines-{number}"
+                )
                 part.blocks.append((Markup(figure), _columns(block.series)))
     if part.blocks:
         yield part

@@ -5,43 +5,26 @@ What the numbers mean, and what not, is told in docs/collocation.md.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.directions import Directions, with_groups
+from avfeat.collocate.score_table import Options, Scored, Table
 from avfeat.collocate.scores.alignment import linear_cka, mutual_neighbours
-from avfeat.collocate.scores.angles import Angles
 from avfeat.collocate.scores.canonical import fit_common_space
 from avfeat.collocate.scores.joint import equal_energy, joint, joint_sums
 from avfeat.collocate.scores.moments import ClassSums, Moments
-from avfeat.collocate.scores.neighbours import sample
 from avfeat.collocate.scores.result import Score
 from avfeat.collocate.scores.retrieval import Reading, retrieval
 from avfeat.collocate.scores.spectra import spectrum
 from avfeat.collocate.scores.transferability import logme, regularised_h_score
 from avfeat.collocate.streams import Clips, Measured, measure
-from avfeat.errors import FeaturesError, UnknownNameError, UsageError
+from avfeat.errors import FeaturesError
 from avfeat.words import counted
-
-#: Name to what it says; greater is taken as better. Pairs are shown in the order of the first one
-#: that applies, so those that know of labels come first.
-SCORES: dict[str, str] = {
-    "h-score": "regularised H-score of the segments' labels (Ibrahim et al. 2021)",
-    "logme": "LogME of the segments' labels (You et al. 2021)",
-    "svd": "cos psi_1 between source and target, uncentred as printed (Wu et al. 2022)",
-    "svd-centred": "mean cos psi_i, centred, where gaps are open in every pair that has any",
-    "subspace": "overlap of source's and target's leading k directions, centred, above chance",
-    "bsp": "share of energy outside the first direction, centred (after Chen et al. 2019)",
-    "cka": "linear CKA of audio with visual (Kornblith et al. 2019)",
-    "mutual-knn": "mutual nearest neighbours of audio and visual, above chance (Huh et al. 2024)",
-    "recall": "cross-modal recall@1 in a common space, above chance (after Wu et al. 2021)",
-}
 
 # What each kind of work is done for.
 _PRINTED = frozenset({"svd"})
@@ -50,102 +33,6 @@ _ANGLES = frozenset({"svd", "svd-centred", "subspace"})
 _LABELLED = frozenset({"logme", "h-score"})
 _PAIRED = frozenset({"cka", "mutual-knn", "recall"})
 _SAMPLED = frozenset({"mutual-knn", "recall"})
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scored:
-    """Scores of a pair, or of one backbone.
-
-    Attributes
-    ----------
-    names
-        Of the audio and the visual backbone; one name of a single.
-    scores
-        By name, see `SCORES`.
-    angles, centred
-        Corresponding angles behind ``svd`` and ``svd-centred``; None where not asked for.
-    """
-
-    names: tuple[str, ...]
-    scores: dict[str, Score]
-    angles: Angles | None = None
-    centred: Angles | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """All pairs and all singles, with what was compared.
-
-    Attributes
-    ----------
-    pairs, singles
-        In the order of the candidates.
-    clips
-        Split name to number of clips.
-    segments
-        Seconds per clip.
-    """
-
-    pairs: list[Scored]
-    singles: list[Scored]
-    clips: dict[str, int]
-    segments: int
-
-
-#: Parts of a store read at once, by default. Each holds moments of its own, some hundred MB of 4096
-#: features, and products have threads of their own: more would take memory and no time.
-_MOST_WORKERS = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How pairs are scored.
-
-    Attributes
-    ----------
-    source, target
-        Splits that angles compare, or ``all``; labels are those of `target`.
-    names
-        Scores to compute.
-    k
-        Directions compared.
-    resamples
-        Resamples of the bootstrap that gives angles their intervals; 0 for none, which spares the
-        second pass over the stores.
-    sampled
-        Segments of `target` among which neighbours are sought.
-    seed
-        Of that sample and of the resamples.
-    workers
-        Threads.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such score.
-    UsageError
-        If none is asked for.
-    """
-
-    source: str = "train"
-    target: str = "val"
-    names: Sequence[str] = field(default_factory=lambda: tuple(SCORES))
-    k: int = 5
-    resamples: int = 0
-    sampled: int = 2000
-    seed: int = 0
-    workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, _MOST_WORKERS))
-
-    def __post_init__(self) -> None:
-        if not self.names:
-            raise UsageError(f"no score is asked for; there are {', '.join(SCORES)}")
-        for name in self.names:
-            if name not in SCORES:
-                raise UnknownNameError("score", name, SCORES)
-
-    def any_of(self, names: AbstractSet[str]) -> bool:
-        """Whether one of some scores is asked for."""
-        return not names.isdisjoint(self.names)
 
 
 def score(
@@ -194,6 +81,7 @@ def score(
         singles,
         {options.source: len(work.source), options.target: len(work.target)},
         work.target.segments,
+        len(work.drawn) * work.drawn.segments,
     )
 
 
@@ -234,7 +122,19 @@ class _Draft:
     directions: dict[bool, Directions]
 
 
-_NO_LABELS = Score.not_applicable("the target split has no labels by the second")
+#: Why a score that needs labels has no value, and one that needs a common space.
+NO_LABELS = "the target split has no labels by the second"
+
+
+def no_common_space(shared: int) -> str:
+    """Say why a space fitted on the source is not used on a target that shares clips with it."""
+    return (
+        f"the common space would be fitted on {counted(shared, 'clip')} that it is asked about: "
+        "source and target overlap"
+    )
+
+
+_NO_LABELS = Score.not_applicable(NO_LABELS)
 _LONE = Score.not_applicable("it compares two modalities")
 
 
@@ -246,8 +146,7 @@ class _Work:
         self.source = Clips.of(candidates, options.source)
         self.target = Clips.of(candidates, options.target)
         self.shared = len(set(self.source.ids) & set(self.target.ids))
-        limit = max(1, options.sampled // self.target.segments)
-        self.drawn = self.target.part(sample(len(self.target), limit, seed=options.seed))
+        self.drawn = self.target.sampled(options.sampled, seed=options.seed)
 
     def read(self, candidate: Candidate, beside: Sequence[Candidate]) -> _Both:
         """Take moments of a backbone, and its cross moments with others."""
@@ -387,10 +286,7 @@ class _Work:
         if drawn.labels is None:
             return _NO_LABELS
         if self.shared:
-            return Score.not_applicable(
-                f"the common space would be fitted on {counted(self.shared, 'clip')} that it is "
-                "asked about: source and target overlap"
-            )
+            return Score.not_applicable(no_common_space(self.shared))
         cross = visual.source.cross[audio.candidate.name]
         try:
             space = fit_common_space(audio.source.own, visual.source.own, cross)

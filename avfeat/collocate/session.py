@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from avfeat.collocate import scoring
-from avfeat.collocate.candidates import ALL, Candidates
+from avfeat.collocate.candidates import ALL, Candidates, Pair
 from avfeat.collocate.corpus import Corpus, Source
 from avfeat.collocate.diagnostics import diagnose
-from avfeat.collocate.evidence import Pair, agreement
+from avfeat.collocate.evidence import agreement
 from avfeat.collocate.runner import Listener, Runner
+from avfeat.collocate.score_table import SCORES, Options, Scored, Table
 from avfeat.collocate.search import GRID, Search, proxy, traverse
-from avfeat.collocate.train import Hyper
+from avfeat.collocate.train import DECISION, Hyper
 from avfeat.collocate.training import Log
 from avfeat.errors import CollocationError, UsageError
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from avfeat.collocate.scores.angles import Angles
-    from avfeat.collocate.scores.result import Score
 
 Method = Literal["scores", "proxy", "traverse", "all"]
 
@@ -61,7 +61,7 @@ class Settings:
     """
 
     method: Method = "scores"
-    scoring: scoring.Options = field(default_factory=scoring.Options)
+    scoring: Options = field(default_factory=Options)
     test: str = "test"
     hyper: Hyper = field(default_factory=Hyper)
     seeds: Sequence[int] = (1,)
@@ -115,8 +115,10 @@ def collocate(
     ------
     CollocationError
         If a split has no clips in common, or no labels that a search needs; before any work.
-    FeaturesError, TrainingError
-        If features are not finite, or a training diverges.
+    FeaturesError
+        If features are not finite.
+    TrainingError
+        If all trainings of a search diverge.
     """
     document = _head(candidates, settings)
     corpus = _corpus(candidates, settings)
@@ -127,12 +129,7 @@ def collocate(
         seconds = time.perf_counter() - started
         document |= _scored(table, settings, seconds)
         for name in settings.scoring.names:
-            values = {
-                (one.names[0], one.names[1]): value
-                for one in table.pairs
-                if (value := one.scores[name].value) is not None
-            }
-            cheap[name] = (values, seconds)
+            cheap[name] = (table.values(name), seconds)
     if settings.diagnostics:
         document["diagnostics"] = diagnose(
             candidates, dataclasses.replace(settings.scoring, resamples=0), progress=reading
@@ -142,6 +139,8 @@ def collocate(
         runner = Runner(corpus, Log(settings.log), client=client, listener=trained)
         searches = _searches(runner, candidates, settings)
     document["searches"] = {name: _searched(search) for name, search in searches.items()}
+    if searches:
+        document["decision"] = dict(DECISION)
     if "proxy" in searches:
         found = searches["proxy"]
         # A pair that was dropped early is behind those that were not, whatever it had reached.
@@ -180,31 +179,26 @@ def _head(candidates: Candidates, settings: Settings) -> Document:
     }
 
 
-def _scored(table: scoring.Table, settings: Settings, seconds: float) -> Document:
+def _scored(table: Table, settings: Settings, seconds: float) -> Document:
     options = settings.scoring
     return {
-        "scores": {name: scoring.SCORES[name] for name in options.names},
+        "scores": {name: SCORES[name] for name in options.names},
         "splits": {"source": options.source, "target": options.target, "clips": table.clips},
         "k": options.k,
         "resamples": options.resamples,
+        "sampled": table.sampled,
         "pairs": [_row(one) for one in table.pairs],
         "singles": [_row(one) for one in table.singles],
         "seconds": seconds,
     }
 
 
-def _row(one: scoring.Scored) -> Document:
+def _row(one: Scored) -> Document:
     return {
         "names": list(one.names),
-        "scores": {name: _score(score) for name, score in one.scores.items()},
+        "scores": {name: score.to_dict() for name, score in one.scores.items()},
         "angles": {"printed": _angles(one.angles), "centred": _angles(one.centred)},
     }
-
-
-def _score(score: Score) -> Document:
-    if score.value is None:
-        return {"value": None, "reason": score.reason}
-    return {"value": score.value}
 
 
 def _angles(angles: Angles | None) -> Document | None:
@@ -215,6 +209,7 @@ def _angles(angles: Angles | None) -> Document | None:
         "determined": angles.determined.tolist(),
         "gaps": angles.gaps.tolist(),
         "principal": angles.principal.tolist(),
+        "energy": dict(zip(("source", "target"), angles.energy, strict=True)),
         "interval": None if angles.interval is None else angles.interval.tolist(),
     }
 
@@ -301,8 +296,9 @@ def _evidence(
     truth = {place.pair: place.value for place in traversal.places if place.value is not None}
     found = {}
     for name, (values, seconds) in cheap.items():
-        one = agreement(values, truth)
-        if one is not None:
-            ratio = traversal.seconds / seconds if seconds else None
-            found[name] = dataclasses.asdict(one) | {"seconds": seconds, "times_cheaper": ratio}
+        ratio = traversal.seconds / seconds if seconds else None
+        found[name] = dataclasses.asdict(agreement(values, truth)) | {
+            "seconds": seconds,
+            "times_cheaper": ratio,
+        }
     return found

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.scores.moments import ClassSums, CrossMoments, Moments
+from avfeat.collocate.scores.neighbours import sample
 from avfeat.collocate.segments import blocks, segment_count
 from avfeat.metrics import avvp
 
@@ -73,6 +74,10 @@ class Clips:
         """Take some of them."""
         ids = tuple(np.array(self.ids, dtype=object)[chosen].tolist())
         return Clips(ids, self.segments, None if self.labels is None else self.labels[chosen])
+
+    def sampled(self, segments: int, *, seed: int) -> Clips:
+        """Draw whole clips, of so many segments at most but one clip at least."""
+        return self.part(sample(len(self), max(1, segments // self.segments), seed=seed))
 
     def rows(self, candidate: Candidate) -> Iterator[NDArray[np.float32]]:
         """Read a backbone's features, float32 [k, T, d]."""

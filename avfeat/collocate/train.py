@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -27,7 +28,19 @@ from avfeat.metrics import avvp
 
 _EVALUATED = 64  # clips at a time; the network treats every clip by itself
 # Dropout draws from torch's global generators, so trainings of one process take turns.
-_TURN = threading.Lock()
+_TURN = threading.RLock()
+
+
+class Decision(TypedDict):
+    """When a segment's event counts; see `avfeat.metrics.avvp.decide`."""
+
+    gate: avvp.Gate
+    threshold: float
+    gate_threshold: float
+
+
+#: The rule of HAN's authors. It moves scores by points, so it stands beside every number.
+DECISION: Decision = {"gate": "joint", "threshold": 0.5, "gate_threshold": 0.5}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,10 +237,11 @@ def fit(
         run.load(resume.checkpoint)
         curve, best, weights = list(resume.curve), resume.best, resume.weights
     for number in range(len(curve) + 1, last + 1):
-        began = time.perf_counter()
-        loss = run.epoch(number, training)
-        scores = _scores(_predict(run.network, validation), truth)
-        epoch = Epoch(number, loss, scores, time.perf_counter() - began)
+        with _TURN:  # waiting for another training is not this one's time
+            began = time.perf_counter()
+            loss = run.epoch(number, training)
+            scores = _scores(_predict(run.network, validation), truth)
+            epoch = Epoch(number, loss, scores, time.perf_counter() - began)
         curve.append(epoch)
         if best is None or _criterion(epoch) > _criterion(best):
             best, weights = epoch, run.weights()
@@ -345,7 +359,7 @@ def _truth(arrays: Arrays) -> NDArray[np.bool_]:
 
 
 def _scores(found: Predictions, truth: NDArray[np.bool_]) -> avvp.Scores:
-    return avvp.score(avvp.decide(found.segment, found.video, gate="joint"), truth)
+    return avvp.score(avvp.decide(found.segment, found.video, **DECISION), truth)
 
 
 def _criterion(epoch: Epoch) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from avfeat.collocate.corpus import Corpus, Source
-from avfeat.collocate.train import Epoch, Fit, Hyper, evaluate, fit
+from avfeat.collocate.train import DECISION, Epoch, Fit, Hyper, evaluate, fit
 from avfeat.errors import IntegrityError, TrainingError
 from avfeat.manifests.jsonfile import digest, seal, unseal
 from avfeat.stores.files import Files
@@ -129,6 +129,7 @@ def train(
         "hyper": dataclasses.asdict(training.hyper),
         "until": training.until,
         "device": torch.device(training.device).type,
+        "decision": dict(DECISION),
         "diverged": found is None,
         "scores": scores and scores.to_dict(),
         "best_epoch": found and found.best.number,

@@ -74,6 +74,28 @@ def test_motion_asked_for_as_a_visual_one_too_is_read_once(root: str) -> None:
     assert names(found.all) == ["vggish", "r2plus1d_18"]  # type: ignore[arg-type]
 
 
+def test_scores_do_not_depend_on_a_motion_store_that_they_do_not_read(tmp_path: Path) -> None:
+    out = make_family(tmp_path, CLIPS, names=("vggish", "resnet152"))
+    make_family(
+        tmp_path,
+        CLIPS,
+        names=("r2plus1d_18",),
+        source="random",
+        without={"r2plus1d_18": ["train_01", "val_02"]},
+    )
+    found = find(out, trains=False)
+    assert (found.motion, found.apart, len(found.clips)) == (None, 0, len(CLIPS))
+    assert names(found.visual) == ["resnet152"]
+    with pytest.raises(RandomWeightsError, match="r2plus1d_18"):
+        find(out)
+
+
+def test_what_is_missing_of_the_synthetic_family_is_made_by_its_own_command(tmp_path: Path) -> None:
+    out = make_family(tmp_path, CLIPS, names=("vggish", "resnet152"), dataset="synthetic")
+    (one,) = find(out, "vggish", "resnet152,senet154").missing
+    assert one.command == f"avfeat datasets synthesize --out {out}"
+
+
 def test_order_and_duplicates_are_those_asked_for(root: str) -> None:
     found = find(root, "vggish,openl3,vggish", "resnet152,all")
     assert names(found.audio) == ["vggish", "openl3"]

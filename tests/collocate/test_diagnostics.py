@@ -16,6 +16,7 @@ from avfeat import datasets
 from avfeat.collocate import scoring
 from avfeat.collocate.candidates import Candidate, Candidates, Modality
 from avfeat.collocate.diagnostics import diagnose
+from avfeat.collocate.score_table import Options
 from avfeat.collocate.scores.neighbours import sample
 from avfeat.datasets.synthetic import Family
 from avfeat.datasets.synthetic_stores import write
@@ -114,7 +115,7 @@ def made(*, events: bool = True, seed: int = 0) -> Candidates:
     )
 
 
-OPTIONS = scoring.Options(sampled=24 * SEGMENTS, seed=3, k=2, workers=1)
+OPTIONS = Options(sampled=24 * SEGMENTS, seed=3, k=2, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -364,7 +365,7 @@ def test_labels_by_lag_are_those_of_llp(
         },
         classes=manifest.classes,
     )
-    options = scoring.Options(source="val", target="test", sampled=800, workers=1)
+    options = Options(source="val", target="test", sampled=800, workers=1)
     found = diagnose(of, options)
     labels = found["lags"]["labels"]
     for (pair, form), printed in LLP.items():

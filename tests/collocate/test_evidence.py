@@ -32,7 +32,6 @@ def test_tau_place_and_regret(seed: int) -> None:
     truth = {("a", str(n)): float(v) for n, v in enumerate(rng.integers(40, 50, 9))}
     values = {pair: float(v) for pair, v in zip(truth, rng.integers(0, 5, 9), strict=True)}
     found = agreement(values, truth)
-    assert found is not None
     assert found.tau == pytest.approx(slowly(list(values.values()), list(truth.values())))
     tied = [pair for pair in truth if values[pair] == max(values.values())]
     assert (found.best, found.tied) == (tied[0], len(tied))
@@ -45,7 +44,6 @@ def test_tau_place_and_regret(seed: int) -> None:
     for order in (sorted(truth, key=lambda pair: -truth[pair]), rng.permutation(list(truth))):
         shuffled = {pair: truth[pair] for pair in map(tuple, order)}
         again = agreement(values, shuffled)
-        assert again is not None
         assert dataclasses.astuple(again)[:2] == (found.best, found.tied)
         assert (again.regret, again.rank) == pytest.approx((found.regret, found.rank))
         assert again.tau == pytest.approx(found.tau)
@@ -53,33 +51,34 @@ def test_tau_place_and_regret(seed: int) -> None:
 
 def test_the_same_order_and_its_reverse() -> None:
     one, other = agreement(TRUTH, TRUTH), agreement({p: -v for p, v in TRUTH.items()}, TRUTH)
-    assert one is not None
-    assert other is not None
     assert (one.tau, one.regret, one.rank) == (1.0, 0.0, 1)
     assert (other.tau, other.regret, other.rank, other.best) == (-1.0, 5.0, 4, ("a", "x"))
 
 
 def test_what_cannot_be_told() -> None:
     level = agreement(dict.fromkeys(TRUTH, 0.5), TRUTH)
-    assert level is not None
     assert (level.tau, level.reason) == (None, "all values are equal")
     assert (level.best, level.regret, level.rank, level.tied) == (None, None, None, 4)
     pair = agreement({("a", "x"): 1.0, ("b", "x"): 1.0}, TRUTH)
-    assert pair is not None
     assert (pair.best, pair.reason) == (None, "all values are equal")
     lone = agreement({("b", "y"): 1.0}, TRUTH)
-    assert lone is not None
     assert (lone.best, lone.rank, lone.reason) == (("b", "y"), 2, "1 pair cannot be correlated")
     same = agreement(TRUTH, dict.fromkeys(TRUTH, 50.0))
-    assert same is not None
     assert (same.tau, same.best, same.regret) == (None, ("b", "x"), 0.0)
     assert same.reason == "all values that it is compared with are equal"
     two = agreement({("a", "x"): 1.0, ("b", "x"): 2.0}, TRUTH)
-    assert two is not None
     assert (two.tau, two.reason, two.pairs) == (None, "2 pairs cannot be correlated", 2)
     assert (two.best, two.rank, two.regret) == (("b", "x"), 1, 0.0)
-    assert agreement({}, TRUTH) is None
+    none = agreement({}, TRUTH)
+    assert (none.best, none.tau, none.regret, none.pairs) == (None, None, None, 0)
+    assert none.reason == "no pair has a value"
     # The regret is against all pairs, also those that the method has no value of.
     some = agreement({("a", "x"): 1.0, ("a", "y"): 2.0, ("b", "y"): 0.0}, TRUTH)
-    assert some is not None
     assert (some.rank, some.regret) == (3, 3.0)
+
+
+def test_a_choice_that_diverged_in_the_traversal_is_not_another_one() -> None:
+    values = {("a", "x"): 1.0, ("a", "y"): 2.0, ("b", "x"): 3.0, ("c", "z"): 4.0}
+    found = agreement(values, TRUTH)
+    assert (found.best, found.rank, found.regret, found.pairs) == (None, None, None, 3)
+    assert (found.tau, found.reason) == (1.0, "its choice, c + z, diverged in the traversal")

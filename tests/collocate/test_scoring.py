@@ -11,7 +11,8 @@ from collocationkit import CLASSES, SEGMENTS, drawn_rows, make_clips, make_famil
 
 from avfeat.collocate import streams
 from avfeat.collocate.candidates import Candidates, gather
-from avfeat.collocate.scoring import SCORES, Options, Table, score
+from avfeat.collocate.score_table import SCORES, Options, Table
+from avfeat.collocate.scoring import score
 from avfeat.errors import CollocationError, FeaturesError, UnknownNameError, UsageError
 from avfeat.manifests.clips import Clip, Event
 from avfeat.stores.reader import open_store

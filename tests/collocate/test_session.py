@@ -15,7 +15,7 @@ from rich.console import Console
 from avfeat import render_collocation
 from avfeat.collocate import report, session
 from avfeat.collocate.candidates import Candidates, gather
-from avfeat.collocate.scoring import Options
+from avfeat.collocate.score_table import Options
 from avfeat.collocate.search import Place, Search
 from avfeat.collocate.session import Settings
 from avfeat.collocate.train import Hyper
@@ -124,7 +124,17 @@ def test_a_pair_that_diverged_is_told_everywhere(
     assert document["evidence"]["proxy"]["pairs"] == 1
     console = Console(width=200, record=True, file=io.StringIO())
     render_collocation.collocation(console, document)
-    assert console.export_text().count("diverged") == 2
+    lines = console.export_text().splitlines()
+    choices = [line for line in lines if "its choice, vggish + polynet, diverged in" in line]
+    assert sum("diverged" in line for line in lines) == 2 + len(choices)
+    scores = {
+        name: {tuple(row["names"]): row["scores"][name]["value"] for row in document["pairs"]}
+        for name in SCORING.names
+    }
+    assert [name for name, one in document["evidence"].items() if "diverged" in one["reason"]] == [
+        name for name, values in scores.items() if values[one] > values[two]
+    ]
+    assert len(choices) == sum(values[one] > values[two] for values in scores.values()) > 0
     page = report.render(document)
     assert "diverged</td>" in page
 

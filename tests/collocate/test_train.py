@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import pickle
 import random
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -375,3 +377,13 @@ def test_a_training_that_diverges_says_so(train: Arrays, val: Arrays) -> None:
     # After the only step of the only epoch.
     with pytest.raises(TrainingError):
         fit(train, val, quick(lr=1e38, epochs=1, batch=len(train)))
+
+
+def test_trainings_side_by_side_count_no_second_twice(train: Arrays, val: Arrays) -> None:
+    """Those of one process take turns: waiting for the other is not a training's time."""
+    began = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        fits = list(pool.map(lambda seed: fit(train, val, quick(seed=seed)), (1, 2)))
+    assert sum(one.seconds for one in fits) <= time.perf_counter() - began
+    for seed, found in enumerate(fits, start=1):
+        assert equal(dict(found.weights), dict(fit(train, val, quick(seed=seed)).weights))

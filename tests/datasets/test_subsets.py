@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from avfeat import datasets
-from avfeat.datasets.subsets import Rule, class_subset
+from avfeat.datasets.subsets import class_subset
 from avfeat.errors import UsageError
 from avfeat.manifests.clips import Clip, Event
 
@@ -36,29 +36,18 @@ def train(
 
 
 # The reference counts, taken from the files with nothing of this package.
-@pytest.mark.parametrize(
-    ("rule", "counts"),
-    [("only", (10_000, 8_513, 6_707, 3_360)), ("any", (10_000, 9_480, 8_415, 6_853))],
-)
-def test_llp_in_canonical_order(
-    train: tuple[list[Clip], tuple[str, ...]], rule: Rule, counts: tuple[int, ...]
-) -> None:
+def test_llp_in_canonical_order(train: tuple[list[Clip], tuple[str, ...]]) -> None:
     clips, classes = train
-    found = [len(class_subset(clips, classes, keep=keep, rule=rule)) for keep in (25, 20, 15, 10)]
-    assert tuple(found) == counts
+    found = [len(class_subset(clips, classes, keep=keep)) for keep in (25, 20, 15, 10)]
+    assert found == [10_000, 8_513, 6_707, 3_360]
 
 
-@pytest.mark.parametrize(
-    ("rule", "counts"), [("only", (9_213, 7_841, 5_680)), ("any", (9_837, 8_951, 7_968))]
-)
-def test_llp_by_frequency(
-    train: tuple[list[Clip], tuple[str, ...]], rule: Rule, counts: tuple[int, ...]
-) -> None:
+def test_llp_by_frequency(train: tuple[list[Clip], tuple[str, ...]]) -> None:
     clips, classes = train
     counted = Counter(label for clip in clips for label in clip.labels)
     ordered = sorted(classes, key=lambda name: -counted[name])
-    found = [len(class_subset(clips, ordered, keep=keep, rule=rule)) for keep in (20, 15, 10)]
-    assert tuple(found) == counts
+    found = [len(class_subset(clips, ordered, keep=keep)) for keep in (20, 15, 10)]
+    assert found == [9_213, 7_841, 5_680]
 
 
 def test_only_lets_no_other_class_in(train: tuple[list[Clip], tuple[str, ...]]) -> None:
@@ -74,16 +63,6 @@ def test_only_lets_no_other_class_in(train: tuple[list[Clip], tuple[str, ...]]) 
 def test_only_goes_by_events_too_and_keeps_background() -> None:
     assert [clip.id for clip in class_subset(CLIPS, CLASSES, keep=2)] == ["speech", "background"]
     assert class_subset(CLIPS, CLASSES, keep=3) == CLIPS
-
-
-def test_any_strips_what_was_dropped() -> None:
-    found = {clip.id: clip for clip in class_subset(CLIPS, CLASSES, keep=2, rule="any")}
-    assert list(found) == ["speech", "both", "seen"]
-    assert found["both"].labels == ("Speech",)
-    assert found["seen"].labels == ("Car",)
-    assert found["seen"].events == (Event("audio", "Car", 0, 9),)
-    assert found["speech"] == CLIPS[0]
-    assert BOTH.labels == ("Speech", "Dog")
 
 
 @pytest.mark.parametrize("keep", [0, -1, 4])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support import Cli
 
-from avfeat.collocate.scoring import SCORES
+from avfeat.collocate.score_table import SCORES
 from avfeat.demo import run
 from avfeat.demo.scenes import SCENES
 

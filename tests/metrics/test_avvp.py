@@ -355,11 +355,9 @@ REFERENCE = {
 
 
 @pytest.fixture(scope="module")
-def official(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipManifest:
-    folder = shared / "data" / "llp"
-    if not folder.is_dir():
-        pytest.skip("no LLP annotations in ../shared/data")
-    return datasets.get("llp").load(annotations=folder, data=tmp_path_factory.mktemp("media"))
+def official(llp_official: Path, tmp_path_factory: pytest.TempPathFactory) -> ClipManifest:
+    media = tmp_path_factory.mktemp("media")
+    return datasets.get("llp").load(annotations=llp_official, data=media)
 
 
 def predict(name: str, clips: list[Clip], classes: tuple[str, ...], truth: Labels) -> Labels:

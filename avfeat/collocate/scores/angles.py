@@ -10,7 +10,7 @@ the mean directions, close to 0 for anything, so that the centred form should st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,9 @@ class Angles:
         Of source and target: the relative gap behind the k-th; see `Spectrum.last_gap`.
     dim
         Features.
+    energy
+        Of source and target: the shares of spectral energy in the first 1...k singular values; see
+        `Spectrum.energy_ratio`.
     interval
         95 % bootstrap percentiles of `cosines`, float64 [k, 2]; None if they were not asked for. A
         resample's noise comes on top of the sample's and turns vectors away from each other: where
@@ -65,6 +68,7 @@ class Angles:
     principal: Float64s
     last_gaps: tuple[float, float]
     dim: int
+    energy: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     interval: Float64s | None = None
     reason: str = ""
 
@@ -178,8 +182,14 @@ def corresponding_angles(
         principal=np.minimum(svdvals(between[:k, :k]), 1.0),
         last_gaps=(source.last_gap, target.last_gap),
         dim=len(source.vectors),
+        energy=(_energy(source), _energy(target)),
         interval=_interval(source, target, between, resamples, seed) if resamples else None,
     )
+
+
+def _energy(spectrum: Spectrum) -> list[float]:
+    ratios = (spectrum.energy_ratio(first).value for first in range(1, spectrum.k + 1))
+    return [ratio for ratio in ratios if ratio is not None]
 
 
 def _interval(

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular, svd
+from scipy.linalg import LinAlgError, cholesky, solve_triangular, svd
 
 from avfeat.collocate.scores.moments import CrossMoments, Moments, check_finite
 from avfeat.collocate.scores.shrinkage import ledoit_wolf, shrunk
 from avfeat.errors import FeaturesError
+from avfeat.words import counted
 
 Float64s = NDArray[np.float64]
 
-# A direction counts by its correlation to this power (Gong, Ke, Isard, Lazebnik: A multi-view
-# embedding space for modeling internet images, tags, and their semantics, IJCV 2014).
+# A direction counts by its correlation to this power, so that those that correlate by chance hardly
+# count. Gong, Ke, Isard, Lazebnik (A multi-view embedding space for modeling internet images, tags,
+# and their semantics, IJCV 2014) take the fourth power too, of 1 + correlation.
 _POWER = 4
 
 
@@ -75,14 +77,20 @@ def fit_common_space(
     Raises
     ------
     FeaturesError
-        If there are fewer than two rows or a modality is constant.
+        If there are fewer than two rows, a modality is constant, or its covariance is singular.
     """
     if cross.count < 2 or min(m.energy(centred=True) for m in (audio, visual)) <= 0:
         raise FeaturesError("a common space needs two rows or more, and features that vary")
-    factors = [
-        cholesky(shrunk(moments, ledoit_wolf(moments)), lower=True, overwrite_a=True)
-        for moments in (audio, visual)
-    ]
+    try:
+        factors = [
+            cholesky(shrunk(moments, ledoit_wolf(moments)), lower=True, overwrite_a=True)
+            for moments in (audio, visual)
+        ]
+    except LinAlgError as error:
+        raise FeaturesError(
+            f"{counted(cross.count, 'row')} do not determine a common space: some direction of "
+            "the features does not vary"
+        ) from error
     half = solve_triangular(factors[0], cross.scatter / cross.count, lower=True)
     white = solve_triangular(factors[1], half.T, lower=True).T
     left, correlations, right = svd(white, full_matrices=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,7 @@ class Score:
     def not_applicable(cls, reason: str) -> Score:
         """Say why there is no number."""
         return cls(None, reason)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``value``, and ``reason`` where it is None; ready for JSON."""
+        return {"value": self.value} | ({"reason": self.reason} if self.value is None else {})

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh, lapack, solve_triangular
+from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
 
 from avfeat.collocate.scores.moments import ClassSums, Moments
 from avfeat.collocate.scores.result import Score
@@ -107,39 +107,14 @@ def _evidence(
     return float(total / (2 * count))
 
 
-def h_score(moments: Moments, sums: ClassSums) -> Score:
-    """H-score, mean over classes: the share of a label's variance that features explain, in [0, 1].
-
-    Bao et al.: An information-theoretic approach to transferability in task transfer learning, ICIP
-    2019: tr(cov(f)^+ cov(E[f|y])), here for the two values of each class. Features that know
-    nothing of the labels explain d / n of n rows: widths compare only where rows are many.
-    """
-    chosen, reason = _classes(moments, sums)
-    if reason:
-        return Score.not_applicable(reason)
-    if moments.count <= moments.dim + 1:
-        return Score.not_applicable(
-            f"{counted(moments.count, 'row')} of {moments.dim} features are explained entirely, "
-            "whatever the labels"
-        )
-    # Features that are constant or combinations of others add nothing: a pivoted factorisation
-    # leaves them out, as the pseudo-inverse does.
-    factor, pivots, rank, _ = lapack.dpstrf(
-        moments.covariance, tol=moments.noise(centred=True) / moments.count, lower=1
-    )
-    if rank == 0:
-        return Score.not_applicable("all features are constant")
-    gaps = _class_gaps(moments, sums, chosen)[:, pivots[:rank] - 1]
-    solved = solve_triangular(factor[:rank, :rank], gaps.T, lower=True, check_finite=False)
-    return Score(float((_between(sums, chosen) * np.square(solved).sum(axis=0)).mean()))
-
-
 def regularised_h_score(moments: Moments, sums: ClassSums) -> Score:
     """H-score with a shrunk covariance, mean over classes; also for fewer rows than features.
 
-    Ibrahim, Ponomareva, Mazumder: Newer is not always better: rethinking transferability metrics,
-    their peculiarities, stability and performance, 2021: tr(cov_a(f)^-1 (1 - a) cov(E[f|y])), with
-    Ledoit and Wolf's share a of the identity.
+    Bao et al. (An information-theoretic approach to transferability in task transfer learning, ICIP
+    2019) have tr(cov(f)^-1 cov(E[f|y])), here for the two values of each class. Ibrahim,
+    Ponomareva, Mazumder (Newer is not always better: rethinking transferability metrics, their
+    peculiarities, stability and performance, 2021) shrink: tr(cov_a(f)^-1 (1 - a) cov(E[f|y])),
+    with Ledoit and Wolf's share a of the identity.
     """
     chosen, reason = _classes(moments, sums)
     if reason:

@@ -221,3 +221,9 @@ def test_labels_by_lag_on_the_real_labels(llp_dense: np.ndarray) -> None:
     np.testing.assert_allclose(across.conditional, AV_GIVEN, atol=ROUNDING)
     np.testing.assert_allclose(labels_by_lag(audio, audio).equal, AA_EQUAL, atol=ROUNDING)
     np.testing.assert_allclose(labels_by_lag(visual, visual).equal, VV_EQUAL, atol=ROUNDING)
+
+
+def test_rows_that_do_not_determine_a_space_are_refused() -> None:
+    a, v = paired(2)
+    with pytest.raises(FeaturesError, match="2 rows do not determine a common space"):
+        fit_common_space(*parts(a, v))
