@@ -84,14 +84,15 @@ def stages(console: Console, result: dict[str, Any]) -> None:
                     f"{stage[key] / wall:.0%}"
                     for key in ("busy_seconds", "starved_seconds", "blocked_seconds")
                 ),
-                f"{stage['queue_fill']:.0%}",
+                "-" if name == "decode" else f"{stage['queue_fill']:.0%}",  # it takes files
             )
             for name, stage in result["stages"].items()
         ],
     )
     console.print(
         "busy and waiting: of the wall time, summed over a stage's threads; queue: how full the "
-        "stage found its input. decode counts frames and blocks of sound, the others items."
+        "stage found its input. decode counts frames and blocks of sound, commit units, the others "
+        "items."
     )
 
 

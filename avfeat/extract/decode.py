@@ -285,9 +285,12 @@ class _Decoding:
             for group in by_sampling.values()
         ]
 
-        def take(sample: tuple[int, Frame]) -> None:
+        def take(sample: tuple[int, Frame | None]) -> None:
             which, frame = sample
-            feeds[which].push(frame.picture, frame.time)
+            if frame is None:
+                feeds[which].finish()
+            else:
+                feeds[which].push(frame.picture, frame.time)
 
         with Behind(
             "geometry", take, depth=_FRAMES_WAITING, figures=geometry, upstream=decoding
@@ -298,9 +301,6 @@ class _Decoding:
                 resizing.put(sample)
                 self._figures.reading = time.monotonic()
             self._figures.reading = None
-        started = time.perf_counter()
-        for feed in feeds:
-            feed.finish()
-        geometry.busy += time.perf_counter() - started
-        geometry.busy -= geometry.blocked
+            for which in range(len(feeds)):
+                resizing.put((which, None))
         return reader.report.corrupt_frames - corrupt_before, reader.report.video_short

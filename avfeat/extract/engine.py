@@ -2,7 +2,7 @@
 
 Its stages run beside each other, joined by bounded queues::
 
-    decode -> geometry -> batch -> forward -> write
+    decode -> geometry -> batch -> forward -> write -> commit
 
 Decoding and geometry have threads for several clips at once, in processes of their own as a rule;
 the others have one each, and the forward passes run in the caller's thread.
@@ -16,8 +16,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -29,10 +30,13 @@ from avfeat.extract.prefetch import ClipStream, prefetch
 from avfeat.extract.stages import Ahead, Behind, Figures
 from avfeat.extract.work import Unit, UnitDone
 from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
+from avfeat.stores.unitrows import UnitRows
 
-#: Batches that may wait for the model, and batches of rows that may wait to be written.
+#: Batches that may wait for the model, batches of rows that may wait to be written, and units that
+#: may wait to be committed.
 _BATCHES_WAITING = 3
 _ROWS_WAITING = 8
+_UNITS_WAITING = 1
 
 #: Batches that a device has been given and not yet handed back.
 _IN_FLIGHT = 1
@@ -70,6 +74,8 @@ class RunFigures:
         Of decoding and geometry, summed over the threads.
     batch, forward, write
         Their items are those of all backbones, without padding.
+    commit
+        Its items are units.
     models
         Seconds of forward passes by backbone.
     """
@@ -79,6 +85,7 @@ class RunFigures:
     batch: Figures = field(default_factory=Figures)
     forward: Figures = field(default_factory=Figures)
     write: Figures = field(default_factory=Figures)
+    commit: Figures = field(default_factory=Figures)
     models: dict[str, float] = field(default_factory=dict)
 
     def add(self, other: RunFigures) -> None:
@@ -88,6 +95,7 @@ class RunFigures:
         self.batch.add(other.batch)
         self.forward.add(other.forward)
         self.write.add(other.write)
+        self.commit.add(other.commit)
         for name, seconds in other.models.items():
             self.models[name] = self.models.get(name, 0.0) + seconds
 
@@ -100,6 +108,7 @@ class RunFigures:
             "batch": self.batch,
             "forward": self.forward,
             "write": self.write,
+            "commit": self.commit,
         }
 
 
@@ -129,7 +138,7 @@ def run_units(
     figures
         Added to.
     done
-        Told of each unit once it is committed, in the writing thread.
+        Told of each unit once it is committed, in the committing thread.
     listener
         Told of progress.
     stop
@@ -141,11 +150,11 @@ def run_units(
         If a store cannot be written; units committed before are kept.
     """
     listener = listener or Silent()
-    cancelled = threading.Event()
+    cancelled, given_up = threading.Event(), threading.Event()
     batches = _batches(units, decode, decoders, figures, listener, stop, cancelled)
     forward = figures.forward
     with (
-        closing(_Writing(done, listener)) as writing,
+        closing(_Writing(done, listener, figures.commit)) as writing,
         Ahead(
             "batch",
             batches,
@@ -155,7 +164,20 @@ def run_units(
             cancelled=cancelled,
         ) as ready,
         Behind(
-            "write", writing.take, depth=_ROWS_WAITING, figures=figures.write, upstream=forward
+            "commit",
+            writing.commit,
+            depth=_UNITS_WAITING,
+            figures=figures.commit,
+            upstream=figures.write,
+            cancelled=given_up,
+        ) as commit,
+        Behind(
+            "write",
+            partial(writing.take, commit=commit.put),
+            depth=_ROWS_WAITING,
+            figures=figures.write,
+            upstream=forward,
+            cancelled=given_up,
         ) as write,
     ):
         flying = _Flying(models, figures)
@@ -268,47 +290,63 @@ def _packed(
         yield from batches
 
 
-class _Writing:
-    """The last stage: rows to clips, clips to shards, units to the ledger."""
+class _Whole(NamedTuple):
+    """A unit whose rows are all there, by backbone."""
 
-    def __init__(self, done: Callable[[UnitDone], None], listener: Listener) -> None:
+    unit: Unit
+    sinks: dict[str, RowSink]
+    end: _End
+
+
+class _Writing:
+    """The last two stages: rows to clips; and beside that, clips to shards, units to the ledger."""
+
+    def __init__(
+        self, done: Callable[[UnitDone], None], listener: Listener, figures: Figures
+    ) -> None:
         self._done = done
         self._listener = listener
-        self._open = ExitStack()
+        self._figures = figures
+        self._open: set[UnitRows] = set()
         self._unit: Unit | None = None
         self._sinks: dict[str, RowSink] = {}
 
-    def take(self, message: Unit | _Rows | _End) -> None:
-        """Take a unit that begins, rows of it, or its end."""
+    def take(self, message: Unit | _Rows | _End, *, commit: Callable[[_Whole], None]) -> None:
+        """Take a unit that begins, rows of it, or its end, and then hand it over to `commit`."""
         if isinstance(message, Unit):
-            self._unit = message
-            self._sinks = {
-                name: RowSink(self._open.enter_context(store.writer.rows()), pool=store.spec.pool)
-                for name, store in message.stores.items()
-            }
+            self._unit, self._sinks = message, {}
+            for name, store in message.stores.items():
+                rows = store.writer.rows()
+                self._open.add(rows)
+                self._sinks[name] = RowSink(rows, pool=store.spec.pool)
         elif isinstance(message, _Rows):
             self._sinks[message.backbone].add(message.rows, message.parts)
         else:
-            self._commit(message)
+            assert self._unit is not None
+            commit(_Whole(self._unit, self._sinks, message))
 
-    def close(self) -> None:
-        """Give up what was not committed."""
-        self._open.close()
-
-    def _commit(self, end: _End) -> None:
-        assert self._unit is not None
+    def commit(self, whole: _Whole) -> None:
+        """Commit a unit to all its stores."""
+        unit, sinks, end = whole
         entries, rows = {}, {}
-        for name, store in self._unit.stores.items():
-            sink = self._sinks[name]
+        for name, store in unit.stores.items():
+            sink = sinks[name]
             settled = {
                 position: _settle(outcome, position, sink)
                 for position, outcome in end.outcomes[name].items()
             }
             entries[name] = store.writer.commit(sink.rows, settled)
             rows[name] = sum(outcome.rows for outcome in settled.values())
-        self._open.close()
-        self._done(UnitDone(self._unit.number, entries, rows, end.crashes))
-        self._listener.unit_committed(self._unit.number)
+            sink.rows.close()
+            self._open.discard(sink.rows)
+        self._figures.items += 1
+        self._done(UnitDone(unit.number, entries, rows, end.crashes))
+        self._listener.unit_committed(unit.number)
+
+    def close(self) -> None:
+        """Give up what was not committed."""
+        for rows in self._open:
+            rows.close()
 
 
 def _settle(outcome: Outcome, position: int, sink: RowSink) -> Outcome:

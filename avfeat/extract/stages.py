@@ -199,7 +199,10 @@ class Behind(_Thread, Generic[T]):
     work
         Called with each item, in order.
     figures, upstream
-        Figures of this stage, and of the one that puts.
+        Figures of this stage, and of the one that puts. What `work` waits for room is not busy, if
+        it adds it to `figures.blocked`.
+    cancelled
+        Set when this ends early; stages that share it end together.
     """
 
     def __init__(
@@ -210,8 +213,9 @@ class Behind(_Thread, Generic[T]):
         depth: int,
         figures: Figures,
         upstream: Figures | None = None,
+        cancelled: threading.Event | None = None,
     ) -> None:
-        super().__init__(name, Channel[T | None](depth))
+        super().__init__(name, Channel[T | None](depth, cancelled=cancelled))
         self._work = work
         self._figures = figures
         self._upstream = upstream
@@ -246,11 +250,12 @@ class Behind(_Thread, Generic[T]):
         self._thread.join()
         if self._upstream is not None:
             self._upstream.blocked += time.perf_counter() - started
-        if error is None and self.error is not None:
-            raise self.error
+        if self.error is not None and (error is None or isinstance(error, CancelledError)):
+            raise self.error from None
 
     def _run(self) -> None:
         while (item := self._channel.get(self._figures)) is not None:
-            started = time.perf_counter()
+            started, blocked = time.perf_counter(), self._figures.blocked
             self._work(item)
-            self._figures.busy += time.perf_counter() - started
+            waited = self._figures.blocked - blocked  # for room in the stages that follow
+            self._figures.busy += time.perf_counter() - started - waited
