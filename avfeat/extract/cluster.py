@@ -2,13 +2,14 @@
 
 The task is one unit: its clips are decoded, its rows computed and its shards committed by the
 worker that has it; what passes the scheduler are clip names and outcomes, never features. Networks
-are loaded once per process. A worker that dies gives its units back, and whoever does them again
-ends in the same bytes.
+are loaded once per process. A worker that dies or fails gives its units back, and whoever does them
+again ends in the same bytes.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -20,11 +21,10 @@ from avfeat.extract.models import models
 from avfeat.extract.plan import Plan, StoreTask
 from avfeat.extract.run import RunReport
 from avfeat.extract.work import Unit, UnitDone, units
-from avfeat.extract.worker import Extracted, Setup, extract, versions
+from avfeat.extract.worker import Extracted, Failed, Setup, extract, versions
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-    from distributed.scheduler import KilledWorker
 
 Answer = TypeVar("Answer")
 
@@ -39,6 +39,12 @@ LONELY = 60.0
 
 #: Seconds until a file that a worker wrote must be seen here; network file systems take their time.
 VISIBLE = 20.0
+
+#: Times that a unit may fail, each on another worker if there is one, until it is given up.
+TRIES = 3
+
+#: Units given up one after another that end the run: then it is neither the units nor a worker.
+_IN_A_ROW = 3
 
 #: Seconds between two looks at the workers while none has ended a unit.
 _LOOK = 1.0
@@ -101,9 +107,11 @@ def run_on(
     ------
     ClusterError
         There are no workers, or their libraries differ from those of the recipe; or units were
-        given up, as each worker that had them died. All others are committed.
-    WriteError
-        A store cannot be written; units committed before are kept.
+        given up, as each worker that had them died, or as they failed `TRIES` times. All others are
+        committed, unless so many were given up one after another that all would be.
+    AvfeatError
+        What each unit would meet (see `worker.extract`) ends the run at once, say a StoreBusyError
+        where another run has taken over. Units committed before are kept.
     """
     libraries = {name for task in plan.tasks for name in task.writer.recipe.libraries}
     setup = Setup(
@@ -115,12 +123,12 @@ def run_on(
     report = RunReport()
     started = time.perf_counter()
     listener = listener or Silent()
-    lost: list[str] = []
+    lost: list[ClusterError] = []
     processes: set[str] = set()
     for tasks in plan.groups():
         jobs = units(plan, tasks)
         for unit, outcome in _spread(client, jobs, setup, stop):
-            if isinstance(outcome, str):
+            if isinstance(outcome, ClusterError):
                 lost.append(outcome)
                 continue
             done = outcome.done
@@ -140,7 +148,7 @@ def run_on(
     report.wall = time.perf_counter() - started
     report.processes = max(1, len(processes))
     if lost:
-        raise ClusterError("; ".join(lost))
+        raise ClusterError("; ".join(map(str, lost))) from lost[-1]
     return report
 
 
@@ -168,76 +176,117 @@ def _seen(task: StoreTask, name: str, data: bytes) -> bool:
 
 def _spread(
     client: Client, jobs: Iterator[Unit], setup: Setup, stop: Callable[[], bool]
-) -> Iterator[tuple[Unit, Extracted | str]]:
-    """Yield each unit and what came of it, as they end; a sentence for one that was given up."""
-    from distributed.scheduler import KilledWorker
+) -> Iterator[tuple[Unit, Extracted | ClusterError]]:
+    """Yield each unit and what came of it, as they end; an error for one that was given up."""
+    # With the workers that alone may do it; any, if empty.
+    in_hand: dict[Future[Extracted | Failed], tuple[Unit, set[str]]] = {}
+    failures: dict[int, list[Failed]] = defaultdict(list)  # by number of the unit
+    in_a_row = 0
+    seen = time.monotonic()
 
-    in_hand: dict[Future[Extracted], Unit] = {}
-
-    def submit() -> None:
-        """Submit as much as the workers there are now can have in hand."""
-        room = UNITS_IN_HAND * max(1, _workers(client))
-        while len(in_hand) < room and not stop() and (unit := next(jobs, None)) is not None:
-            in_hand[client.submit(extract, unit, setup, pure=False)] = unit
+    def submit(unit: Unit) -> None:
+        """Submit a unit; again, to others than those that failed, as these are idle first."""
+        failed = {failure.worker for failure in failures[unit.number]}
+        only = workers - failed if failed else set()
+        future = client.submit(extract, unit, setup, pure=False, workers=sorted(only) or None)
+        in_hand[future] = unit, only
 
     try:
-        submit()
-        while in_hand:
-            for future in _ended(client, list(in_hand)):
-                unit = in_hand.pop(future)
-                try:
-                    yield unit, future.result()
-                except KilledWorker as error:
-                    yield unit, _given_up(unit, error)
-                except CancelledError as error:
+        while True:
+            workers = _workers(client)
+            for future, (unit, only) in list(in_hand.items()):
+                if only and not only & workers:  # all gone: it would wait for ever
+                    del in_hand[future]
+                    client.cancel([future], force=True)
+                    submit(unit)
+            room = UNITS_IN_HAND * max(1, len(workers))
+            while len(in_hand) < room and not stop() and (job := next(jobs, None)) is not None:
+                submit(job)
+            if not in_hand:
+                return
+            ended = _ended(list(in_hand))
+            if workers or ended is not None:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > LONELY:
+                raise ClusterError(
+                    f"no worker is left for {LONELY:g} s; see their logs. The same command goes on "
+                    "from the last committed unit"
+                )
+            if ended is None:
+                continue
+            unit, _ = in_hand.pop(ended)
+            outcome = _outcome(unit, ended)
+            if isinstance(outcome, Failed):
+                failures[unit.number].append(outcome)
+                if len(failures[unit.number]) < TRIES:
+                    submit(unit)
+                    continue
+                outcome, in_a_row = _failed(unit, outcome), in_a_row + 1
+                if in_a_row == _IN_A_ROW:
                     raise ClusterError(
-                        "the scheduler is gone, or forgot what it was given; the same command "
-                        "goes on from the last committed unit"
-                    ) from error
-                submit()
+                        f"{outcome}; {_IN_A_ROW} units failed one after another, so the others are "
+                        "not tried"
+                    ) from outcome
+            else:
+                in_a_row = 0
+            yield unit, outcome
     finally:
         client.cancel(list(in_hand), force=True)
 
 
-def _ended(client: Client, futures: list[Future[Extracted]]) -> list[Future[Extracted]]:
-    """Wait for one to end, or for there to be no worker any more that could end it."""
-    seen = time.monotonic()
-    while True:
-        if ended := [future for future in futures if future.done()]:
-            return ended
-        if _workers(client):
-            seen = time.monotonic()
-        elif time.monotonic() - seen > LONELY:
-            raise ClusterError(
-                f"no worker is left for {LONELY:g} s; see their logs. The same command goes on "
-                "from the last committed unit"
-            )
-        _wait(futures)
-
-
-def _wait(futures: list[Future[Extracted]]) -> None:
+def _ended(futures: list[Future[Extracted | Failed]]) -> Future[Extracted | Failed] | None:
+    """Wait a moment for one to end; return it, or None."""
     from distributed import wait
 
     with suppress(TimeoutError, CancelledError):
         wait(futures, timeout=_LOOK, return_when="FIRST_COMPLETED")
+    return next((future for future in futures if future.done()), None)
 
 
-def _workers(client: Client) -> int:
-    return len(client.scheduler_info(n_workers=-1)["workers"])
+def _outcome(unit: Unit, future: Future[Extracted | Failed]) -> Extracted | Failed | ClusterError:
+    """Return what came of a unit that ended, or raise what ends the run."""
+    from distributed.scheduler import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        return _given_up(
+            unit,
+            f"{error.allowed_failures + 1} workers died of it, the last one at "
+            f"{error.last_worker.address}; see their logs",
+        )
+    except CancelledError as error:
+        raise ClusterError(
+            "the scheduler is gone, or forgot what it was given; the same command "
+            "goes on from the last committed unit"
+        ) from error
 
 
-def _given_up(unit: Unit, error: KilledWorker) -> str:
+def _workers(client: Client) -> set[str]:
+    """Return the addresses of the workers there are now."""
+    return set(client.scheduler_info(n_workers=-1)["workers"])
+
+
+def _failed(unit: Unit, failure: Failed) -> ClusterError:
+    error = _given_up(
+        unit, f"it failed {TRIES} times, the last time at {failure.worker}: {failure.message}"
+    )
+    error.add_note(failure.trace)
+    return error
+
+
+def _given_up(unit: Unit, why: str) -> ClusterError:
     clips = [job.clip.id for _, job in unit.clips]
     span = f" ({clips[0]} to {clips[-1]})" if clips else ""
-    return (
-        f"unit {unit.number}{span} was given up: "
-        f"{error.allowed_failures + 1} workers died of it, the last one at "
-        f"{error.last_worker.address}; see their logs. The same command tries it again"
+    return ClusterError(
+        f"unit {unit.number}{span} was given up: {why}. The same command tries it again"
     )
 
 
 @contextmanager
-def local(workers: int, *, gpus: Sequence[int] = ()) -> Iterator[Client]:
+def local(
+    workers: int, *, gpus: Sequence[int] = (), at_once: int = UNITS_IN_HAND
+) -> Iterator[Client]:
     """Start worker processes on this machine, and a scheduler for them.
 
     Parameters
@@ -246,6 +295,8 @@ def local(workers: int, *, gpus: Sequence[int] = ()) -> Iterator[Client]:
         How many processes.
     gpus
         Numbers of CUDA devices, of which each worker gets one in turn.
+    at_once
+        Tasks that a worker does at once.
     """
     import dask
     from distributed import Client, Nanny, Scheduler, SpecCluster
@@ -253,8 +304,8 @@ def local(workers: int, *, gpus: Sequence[int] = ()) -> Iterator[Client]:
     from avfeat.extract.signals import Deaf
 
     # Anyone who can connect can run code.
-    local = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    options = local | {"nthreads": UNITS_IN_HAND, "memory_limit": 0, "plugins": (Deaf(),)}
+    private = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    options = private | {"nthreads": at_once, "memory_limit": 0, "plugins": (Deaf(),)}
     spec = {
         number: {
             "cls": Nanny,
@@ -273,7 +324,7 @@ def local(workers: int, *, gpus: Sequence[int] = ()) -> Iterator[Client]:
         ),
         SpecCluster(
             workers=spec,
-            scheduler={"cls": Scheduler, "options": local},
+            scheduler={"cls": Scheduler, "options": private},
             silence_logs="ERROR",
         ) as cluster,
         Client(cluster) as client,

@@ -7,13 +7,14 @@ import os
 import platform
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 
 import avfeat
-from avfeat.errors import ClusterError
+from avfeat.errors import AvfeatError, ClusterError, ProcessError
 from avfeat.extract.batch import Forward
 from avfeat.extract.decode import Decode, decode
 from avfeat.extract.engine import RunFigures, run_units
@@ -59,14 +60,39 @@ def versions(libraries: Iterable[str]) -> dict[str, str]:
     return {"avfeat": avfeat.__version__} | {name: installed(name) for name in sorted(libraries)}
 
 
-def extract(unit: Unit, setup: Setup) -> Extracted:
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A unit that could not be done by the worker at the address `worker`; another one might."""
+
+    message: str
+    trace: str
+    worker: str
+
+
+def extract(unit: Unit, setup: Setup) -> Extracted | Failed:
     """Do one unit.
+
+    Errors of this machine (a full disk, files or a network that fail, decoding processes that
+    cannot be started) and those that nobody foresaw, such as a GPU out of memory, are returned.
 
     Raises
     ------
-    ClusterError
-        This process has other versions than the plan's.
+    AvfeatError
+        Any other one, as each unit would meet it: this process has other versions than the plan's
+        (ClusterError), the weights are wrong, or the run is over (StoreBusyError).
     """
+    from distributed import get_worker
+
+    try:
+        return _extract(unit, setup)
+    except Exception as error:  # the run goes on without this unit, or this worker
+        if isinstance(error, AvfeatError) and not isinstance(error, OSError | ProcessError):
+            raise
+        message = f"{type(error).__name__}: {error}"
+        return Failed(message, traceback.format_exc(), get_worker().address)
+
+
+def _extract(unit: Unit, setup: Setup) -> Extracted:
     networks = _networks(setup)
     # Before it waits for a lock, a forward pass is not busy.
     waited = dict.fromkeys(networks, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -12,20 +13,34 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import dask
 import psutil
 import pytest
 import torch
+from distributed import get_worker
 from support import Cli, Corpus, tree
 
+import avfeat as package
 from avfeat import errors
-from avfeat.errors import AvfeatError, ClusterError, UsageError
+from avfeat.errors import (
+    AvfeatError,
+    ClusterError,
+    IntegrityError,
+    ProcessError,
+    ReadError,
+    StoreBusyError,
+    UsageError,
+    WriteError,
+)
 from avfeat.extract import cluster, session, worker
+from avfeat.extract.backbones import get
+from avfeat.extract.engine import RunFigures
 from avfeat.extract.models import Model
 from avfeat.extract.plan import Settings
 from avfeat.extract.weights.info import WeightsInfo
+from avfeat.extract.work import Unit, UnitDone, UnitStore
 from avfeat.manifests.clips import Clip, Outcome
 from avfeat.stores.files import Files
 from avfeat.stores.reader import open_store
@@ -36,6 +51,7 @@ if TYPE_CHECKING:
 TESTS = Path(__file__).resolve().parents[1]
 BACKBONES = "tiny_image,tiny_audio,tiny_map"
 OPTIONS = ("--unit-clips", 2, "--threads", 1)
+SETUP = worker.Setup({"avfeat": package.__version__}, (), 1, isolate=False)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +77,21 @@ def expected(avfeat: Cli, corpus: Corpus) -> dict[str, bytes]:
     """The stores of one process, in the folder ``here``."""
     avfeat("extract", "-b", BACKBONES, *corpus.options, *OPTIONS, "-o", "here")
     return tree(Path("here"))
+
+
+def spread(
+    client: Client, count: int, begun: list[int] | None = None
+) -> Iterator[tuple[int, worker.Extracted | ClusterError]]:
+    """What becomes of so many units without clips; the numbers of those begun go to `begun`."""
+
+    def units() -> Iterator[Unit]:
+        for number in range(count):
+            if begun is not None:
+                begun.append(number)
+            yield Unit(number, {}, ())
+
+    for unit, outcome in cluster._spread(client, units(), SETUP, lambda: False):
+        yield unit.number, outcome
 
 
 class Murderer:
@@ -130,6 +161,156 @@ def test_units_that_kill_every_worker_are_named_and_done_by_the_next_run(
     assert tree(Path("there")) == tree(Path("here"))
 
 
+def test_a_sick_worker_costs_nothing(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it is always the first to be idle."""
+    client.wait_for_workers(2)  # other tests kill some
+    sick = min(client.scheduler_info()["workers"])
+
+    def extract(unit: Unit, setup: worker.Setup) -> worker.Extracted | worker.Failed:
+        here = get_worker().address
+        if here == sick:
+            return worker.Failed("OSError: its disk is full", "where", here)
+        time.sleep(0.05)  # the sick one could have them all
+        return worker.Extracted(UnitDone(unit.number, {}, {}), RunFigures(), here)
+
+    monkeypatch.setattr(cluster, "extract", extract)
+    done = dict(spread(client, 8))
+    assert sorted(done) == list(range(8))
+    for outcome in done.values():
+        assert isinstance(outcome, worker.Extracted)
+        assert outcome.process != sick
+
+
+def test_a_unit_that_fails_everywhere_is_given_up_and_the_others_are_done(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def extract(unit: Unit, setup: worker.Setup) -> worker.Extracted | worker.Failed:
+        here = get_worker().address
+        if unit.number in (0, 2):
+            return worker.Failed("RuntimeError: CUDA out of memory", "the traceback", here)
+        return worker.Extracted(UnitDone(unit.number, {}, {}), RunFigures(), here)
+
+    monkeypatch.setattr(cluster, "extract", extract)
+    done = dict(spread(client, 5))
+    assert sorted(done) == list(range(5))
+    for number, outcome in done.items():
+        assert isinstance(outcome, ClusterError) == (number in (0, 2))
+    assert re.fullmatch(
+        r"unit 2 was given up: it failed 3 times, the last time at tcp://127.0.0.1:\d+: "
+        r"RuntimeError: CUDA out of memory. The same command tries it again",
+        str(done[2]),
+    )
+    assert getattr(done[2], "__notes__", None) == ["the traceback"]
+
+
+def test_units_that_all_fail_end_the_run(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def extract(unit: Unit, setup: worker.Setup) -> worker.Failed:
+        return worker.Failed("TypeError: a bug", "where", get_worker().address)
+
+    monkeypatch.setattr(cluster, "extract", extract)
+    begun: list[int] = []
+    words = "TypeError: a bug.*; 3 units failed one after another, so the others are not tried"
+    with pytest.raises(ClusterError, match=words):
+        list(spread(client, 50, begun))
+    assert len(begun) < 10
+
+
+def test_errors_of_a_machine_come_back_and_those_of_the_run_are_raised(client: Client) -> None:
+    class Writer:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        def rows(self) -> object:
+            raise self.error
+
+    def failing(error: Exception) -> Unit:
+        store = UnitStore(get("vggish").spec, 1, cast(Any, Writer(error)), {})
+        return Unit(7, {"vggish": store}, ())
+
+    mine: list[Exception] = [
+        WriteError("s3://b: not now"),
+        ReadError("no"),
+        ProcessError("none"),
+        OSError(28, "No space left on device"),
+        RuntimeError("CUDA error"),
+    ]
+    for error in mine:
+        found = client.submit(worker.extract, failing(error), SETUP, pure=False).result()
+        assert found.message == f"{type(error).__name__}: {error}"
+        assert found.trace.startswith("Traceback")
+        assert found.worker in client.scheduler_info()["workers"]
+    for error in (StoreBusyError("the run is over"), IntegrityError("changed"), ClusterError("no")):
+        with pytest.raises(type(error), match=str(error)):
+            list(cluster._spread(client, iter([failing(error)]), SETUP, lambda: False))
+
+
+class Given:
+    """What a unit will have come to, as the future of `Workers`."""
+
+    def __init__(self, unit: Unit) -> None:
+        done = UnitDone(unit.number, {}, {})
+        self.outcome: worker.Extracted | worker.Failed = worker.Extracted(done, RunFigures(), "b")
+
+    def result(self) -> worker.Extracted | worker.Failed:
+        return self.outcome
+
+
+class Workers:
+    """A client of workers that do not work, and may come and go."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = set(addresses)
+        self.only: list[list[str] | None] = []
+        self.cancelled: list[Given] = []
+
+    def submit(
+        self, _: object, unit: Unit, setup: object, *, pure: bool, workers: list[str] | None
+    ) -> Given:
+        self.only.append(workers)
+        return Given(unit)
+
+    def cancel(self, futures: list[Given], *, force: bool) -> None:
+        self.cancelled += futures
+
+    def scheduler_info(self, *, n_workers: int) -> dict[str, object]:
+        return {"workers": dict.fromkeys(self.addresses)}
+
+
+def test_workers_that_come_late_are_given_units_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Workers("a")
+    in_hand: list[int] = []
+
+    def ended(futures: list[Given]) -> Given | None:
+        in_hand.append(len(futures))
+        client.addresses.add("b")
+        return futures[0] if len(in_hand) > 2 else None
+
+    monkeypatch.setattr(cluster, "_ended", ended)
+    assert sorted(number for number, _ in spread(cast(Any, client), 5)) == list(range(5))
+    assert in_hand == [2, 4, 4, 4, 3, 2, 1]
+
+
+def test_a_unit_does_not_wait_for_workers_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Workers("a", "b")
+
+    waited: list[Given] = []
+
+    def ended(futures: list[Given]) -> Given | None:
+        (future,) = futures
+        if len(client.only) == 1:
+            future.outcome = worker.Failed("OSError: not now", "", "a")
+        elif len(client.only) == 2:
+            client.addresses = {"a"}
+            waited.append(future)
+            return None
+        return future
+
+    monkeypatch.setattr(cluster, "_ended", ended)
+    assert len(list(spread(cast(Any, client), 1))) == 1
+    assert client.only == [None, ["b"], None]  # the one that failed is better than none
+    assert client.cancelled == waited
+
+
 @pytest.mark.parametrize("name", ["av", "avfeat"])
 def test_workers_with_other_versions_are_refused(
     avfeat: Cli, corpus: Corpus, client: Client, monkeypatch: pytest.MonkeyPatch, name: str
@@ -151,6 +332,13 @@ def test_only_this_machine_can_connect_to_local_workers(client: Client) -> None:
 def test_workers_that_differ_are_named(client: Client) -> None:
     with pytest.raises(UsageError, match=r"the workers differ in pids: tcp://127.0.0.1:\d+ \d+, "):
         cluster.ask(client, os.getpid, about="pids")
+
+
+def test_each_local_worker_has_its_gpu_and_its_tasks() -> None:
+    with cluster.local(2, gpus=[3, 5], at_once=1) as client:
+        devices = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        assert sorted(devices.values()) == ["3", "5"]
+        assert list(client.nthreads().values()) == [1, 1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
