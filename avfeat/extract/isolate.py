@@ -147,14 +147,13 @@ class _Child:
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._ready = False
-        ours, theirs = socket.socketpair()
-        self._line = Connection(ours.detach())
         root = str(Path(avfeat.__file__).parents[1])
         path = filter(None, [root, os.environ.get("PYTHONPATH", "")])
         # A signal to everything, as batch systems send it, is for the parent too.
         unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
-            with theirs:
+            ours, theirs = socket.socketpair()
+            with ours, theirs:
                 self._process = subprocess.Popen(
                     [
                         *(sys.executable, "-P", "-m", _MODULE),
@@ -166,8 +165,8 @@ class _Child:
                     stdout=subprocess.DEVNULL,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
                 )
+                self._line = Connection(ours.detach())
         except OSError as error:
-            self._line.close()
             raise ProcessError(f"a decoding process cannot be started: {error}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)

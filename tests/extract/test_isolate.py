@@ -8,6 +8,7 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -163,6 +164,34 @@ def test_no_process_is_started_where_none_can_be(
     monkeypatch.setattr(subprocess, "Popen", refuse)
     with Isolated() as isolated, pytest.raises(ProcessError, match="Resource temporarily"):
         isolated(job, lambda chunk: None, ClipFigures())
+
+
+def test_too_many_open_files_are_no_clips_fault(
+    job: ClipJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socketpair", refuse)
+    with Isolated() as isolated, pytest.raises(ProcessError, match="Too many open files"):
+        isolated(job, lambda chunk: None, ClipFigures())
+
+
+def test_a_process_that_cannot_be_started_leaves_no_file_open(
+    job: ClipJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs: list[tuple[socket.socket, socket.socket]] = []
+    original = socket.socketpair
+
+    def pair() -> tuple[socket.socket, socket.socket]:
+        pairs.append(original())
+        return pairs[-1]
+
+    monkeypatch.setattr(socket, "socketpair", pair)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with Isolated() as isolated, pytest.raises(ProcessError, match="cannot be started"):
+        isolated(job, lambda chunk: None, ClipFigures())
+    assert [end.fileno() for end in pairs[0]] == [-1, -1]
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.3, 1.0])
