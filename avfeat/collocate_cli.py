@@ -127,14 +127,15 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
       avfeat collocate --audio vggish --visual all --method all --workers 2 --report report.html
     """
     from avfeat import render_collocation as render
-    from avfeat.collocate import candidates, report, session
+    from avfeat.collocate import candidates, session
+    from avfeat.collocate.hyper import Hyper, grid_around
     from avfeat.collocate.score_table import SCORES, Options
-    from avfeat.collocate.search import grid_around
-    from avfeat.collocate.train import Hyper
     from avfeat.words import counted
 
     talk = talk_console(quiet=options["quiet"])
     if options["report"]:
+        from avfeat.collocate import report
+
         report.check_target(options["report"])  # before hours of trainings
     scores = SCORES if options["scores"] is None else _names(options["scores"])
     chosen = candidates.gather(

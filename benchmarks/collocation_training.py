@@ -17,9 +17,10 @@ from avfeat.collocate.arrays import Arrays, Tensors
 from avfeat.collocate.candidates import gather
 from avfeat.collocate.corpus import Corpus, Source
 from avfeat.collocate.han import HAN
+from avfeat.collocate.hyper import Hyper
 from avfeat.collocate.mmil import mmil_loss
 from avfeat.collocate.session import Document, Method, Settings, collocate
-from avfeat.collocate.train import Hyper, fit
+from avfeat.collocate.train import fit
 from avfeat.datasets import synthetic
 from avfeat.datasets.synthetic import AUDIO, MOTION, SEGMENTS, VISUAL, Family
 from avfeat.metrics import avvp

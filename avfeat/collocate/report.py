@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from avfeat.collocate import figures, outline, reasons
 from avfeat.collocate.candidates import Pair
-from avfeat.collocate.training import Log
+from avfeat.collocate.log import Log
 from avfeat.errors import UsageError, WriteError
 from avfeat.words import duration
 

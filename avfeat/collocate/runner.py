@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from avfeat.collocate.corpus import Corpus
+from avfeat.collocate.log import Log, Record
 from avfeat.collocate.train import Fit
-from avfeat.collocate.training import Log, Record, Training, train
+from avfeat.collocate.training import Training, train
 from avfeat.errors import ClusterError
 
 if TYPE_CHECKING:

@@ -13,22 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from avfeat.collocate.corpus import Source
+from avfeat.collocate.hyper import GRID, Hyper
+from avfeat.collocate.log import Record
 from avfeat.collocate.runner import Runner
-from avfeat.collocate.train import Hyper
-from avfeat.collocate.training import Record, Training
+from avfeat.collocate.training import Training
 from avfeat.errors import TrainingError
 from avfeat.manifests.jsonfile import digest
 
 Pair = tuple[Source, Source]
-
-#: Learning rates among which Algorithm 1 tunes the collocation it stands at; HAN's own is 3e-4.
-GRID = (1e-4, 3e-4, 1e-3)
-
-
-def grid_around(lr: float) -> tuple[float, ...]:
-    """Return the learning rates that go with another one than HAN's, by the factors of `GRID`."""
-    return tuple(rate * (lr / Hyper().lr) for rate in GRID)
-
 
 #: Of the pairs that successive halving still trains, the share that goes on at each rung
 #: (Jamieson, Talwalkar: Non-stochastic best arm identification, AISTATS 2016).

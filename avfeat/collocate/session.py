@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from avfeat.collocate import scoring
 from avfeat.collocate.candidates import ALL, Candidates, Pair
-from avfeat.collocate.corpus import Corpus, Source
-from avfeat.collocate.diagnostics import diagnose
 from avfeat.collocate.evidence import agreement
-from avfeat.collocate.runner import Listener, Runner
+from avfeat.collocate.hyper import DECISION, GRID, Hyper
+from avfeat.collocate.log import Log
 from avfeat.collocate.score_table import SCORES, Options, Scored, Table
-from avfeat.collocate.search import GRID, Search, proxy, traverse
-from avfeat.collocate.train import DECISION, Hyper
-from avfeat.collocate.training import Log
 from avfeat.errors import CollocationError, UsageError
 
 if TYPE_CHECKING:
     from distributed import Client
 
+    from avfeat.collocate.corpus import Corpus
+    from avfeat.collocate.runner import Listener, Runner
     from avfeat.collocate.scores.angles import Angles
+    from avfeat.collocate.search import Search
 
 Method = Literal["scores", "proxy", "traverse", "all"]
 
@@ -131,11 +130,15 @@ def collocate(
         for name in settings.scoring.names:
             cheap[name] = (table.values(name), seconds)
     if settings.diagnostics:
+        from avfeat.collocate.diagnostics import diagnose
+
         document["diagnostics"] = diagnose(
             candidates, dataclasses.replace(settings.scoring, resamples=0), progress=reading
         )
     searches: dict[str, Search] = {}
     if corpus is not None:
+        from avfeat.collocate.runner import Runner
+
         runner = Runner(corpus, Log(settings.log), client=client, listener=trained)
         searches = _searches(runner, candidates, settings)
     document["searches"] = {name: _searched(search) for name, search in searches.items()}
@@ -219,6 +222,9 @@ def _corpus(candidates: Candidates, settings: Settings) -> Corpus | None:
     proxied, traversed = settings.wants("proxy"), settings.wants("traverse")
     if not (proxied or traversed):
         return None
+    # Torch with all that it brings is half a gigabyte, which scores do without.
+    from avfeat.collocate.corpus import Corpus
+
     train, val = settings.scoring.source, settings.scoring.target
     scored = {val} | ({settings.test} if traversed else set())
     splits = scored | ({train} if traversed else set())
@@ -240,6 +246,9 @@ def _corpus(candidates: Candidates, settings: Settings) -> Corpus | None:
 
 
 def _searches(runner: Runner, candidates: Candidates, settings: Settings) -> dict[str, Search]:
+    from avfeat.collocate.corpus import Source
+    from avfeat.collocate.search import proxy, traverse
+
     train, val = settings.scoring.source, settings.scoring.target
     pairs = [(Source.of(audio), Source.of(visual)) for audio, visual in candidates.pairs]
     motion = Source.of(candidates.motion) if candidates.motion else None

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from avfeat.collocate.arrays import Arrays, Tensors
 from avfeat.collocate.han import HAN, Sizes
+from avfeat.collocate.hyper import DECISION, Hyper
 from avfeat.collocate.mmil import Probabilities, mmil_loss
 from avfeat.errors import FeaturesError, TrainingError, UsageError
 from avfeat.metrics import avvp
@@ -29,70 +29,6 @@ from avfeat.metrics import avvp
 _EVALUATED = 64  # clips at a time; the network treats every clip by itself
 # Dropout draws from torch's global generators, so trainings of one process take turns.
 _TURN = threading.RLock()
-
-
-class Decision(TypedDict):
-    """When a segment's event counts; see `avfeat.metrics.avvp.decide`."""
-
-    gate: avvp.Gate
-    threshold: float
-    gate_threshold: float
-
-
-#: The rule of HAN's authors. It moves scores by points, so it stands beside every number.
-DECISION: Decision = {"gate": "joint", "threshold": 0.5, "gate_threshold": 0.5}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hyper:
-    """Hyper-parameters of a training; the defaults are those of HAN's authors.
-
-    Attributes
-    ----------
-    lr
-        Learning rate of Adam, at first.
-    decay, decay_every
-        The learning rate is multiplied by `decay` every so many epochs.
-    batch
-        Clips per step. The last step of an epoch takes what is left.
-    epochs
-        Passes over the training clips.
-    dropout
-        Rate in the attention layer.
-    smoothing
-        Label smoothing on the visual side, see `mmil_loss`.
-    seed
-        Of everything random.
-
-    Raises
-    ------
-    UsageError
-        If a value is out of range.
-    """
-
-    lr: float = 3e-4
-    decay: float = 0.1
-    decay_every: int = 10
-    batch: int = 16
-    epochs: int = 40
-    dropout: float = 0.1
-    smoothing: float = 0.1
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        ranges = {
-            "above 0": ("lr", "decay", "decay_every", "batch", "epochs"),
-            "0 or more": ("dropout", "smoothing", "seed"),
-        }
-        for what, names in ranges.items():
-            for name in names:
-                value = getattr(self, name)
-                if not (value > 0 or (value == 0 and what == "0 or more")):
-                    raise UsageError(f"{name} must be {what}, not {value}")
-        if max(self.dropout, self.smoothing) >= 1:
-            raise UsageError(
-                f"dropout and smoothing must be below 1, not {self.dropout} and {self.smoothing}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

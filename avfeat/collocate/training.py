@@ -1,25 +1,19 @@
-"""One training of the task model on one pair: what it is, its record, and the log of records.
-
-A record is one small JSON file, named by a hash over everything that the training depends on, and
-written whole when it ends. So a search that was stopped finds what it did before.
-"""
+"""One training of the task model on one pair: what it is, and its record."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from avfeat.collocate.corpus import Corpus, Source
-from avfeat.collocate.train import DECISION, Epoch, Fit, Hyper, evaluate, fit
-from avfeat.errors import IntegrityError, TrainingError
-from avfeat.manifests.jsonfile import digest, seal, unseal
-from avfeat.stores.files import Files
-
-Record = dict[str, Any]
+from avfeat.collocate.hyper import DECISION, Hyper
+from avfeat.collocate.log import Record
+from avfeat.collocate.train import Epoch, Fit, evaluate, fit
+from avfeat.errors import TrainingError
+from avfeat.manifests.jsonfile import digest
 
 #: Of the task model, part of every key: raised whenever the network, its losses, the schedule or
 #: the metric change, so that records of what was before are not taken for what is now.
@@ -145,26 +139,3 @@ def train(
         "seconds": sum(epoch.seconds for epoch in curve),
     }
     return record, found
-
-
-class Log:
-    """The records below a folder or URL."""
-
-    def __init__(self, url: str) -> None:
-        self._files = Files(url)
-
-    def find(self, key: str) -> Record | None:
-        """Return a training's record; None if there is none, or it is damaged."""
-        try:
-            record = unseal(self._files.read(self._name(key)), key)
-            return record if record.get("key") == key else None
-        except (FileNotFoundError, IntegrityError):
-            return None
-
-    def keep(self, record: Record) -> None:
-        """Write a training's record."""
-        self._files.write(self._name(record["key"]), seal(record))
-
-    @staticmethod
-    def _name(key: str) -> str:
-        return f"trainings/{key[:32]}.json"

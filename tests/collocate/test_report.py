@@ -15,9 +15,9 @@ import pytest
 from support import Cli
 
 from avfeat.collocate import figures, report
+from avfeat.collocate.log import Log
 from avfeat.collocate.outline import Curves, Heading, Table, outline
 from avfeat.collocate.reasons import collect
-from avfeat.collocate.training import Log
 from avfeat.datasets.synthetic import Family
 from avfeat.datasets.synthetic_stores import write as synthesize
 from avfeat.errors import UsageError, WriteError

@@ -20,10 +20,11 @@ from avfeat.collocate import corpus as corpus_module
 from avfeat.collocate import training as training_module
 from avfeat.collocate.candidates import Candidates, gather
 from avfeat.collocate.corpus import Corpus, Source
+from avfeat.collocate.hyper import Hyper
+from avfeat.collocate.log import Log, Record
 from avfeat.collocate.runner import Runner
 from avfeat.collocate.search import Search, proxy, traverse
-from avfeat.collocate.train import Hyper
-from avfeat.collocate.training import Log, Record, Training, train
+from avfeat.collocate.training import Training, train
 from avfeat.errors import FeaturesError
 from avfeat.extract import cluster
 from avfeat.stores.reader import FeatureStore

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from avfeat.collocate.corpus import Source
-from avfeat.collocate.search import GRID, Search, grid_around, proxy, traverse
-from avfeat.collocate.train import Hyper
-from avfeat.collocate.training import Record, Training
+from avfeat.collocate.hyper import GRID, Hyper, grid_around
+from avfeat.collocate.log import Record
+from avfeat.collocate.search import Search, proxy, traverse
+from avfeat.collocate.training import Training
 from avfeat.errors import TrainingError
 
 EPOCHS = 8

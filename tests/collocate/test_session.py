@@ -13,12 +13,12 @@ from collocationkit import make_clips, make_family
 from rich.console import Console
 
 from avfeat import render_collocation
-from avfeat.collocate import report, session
+from avfeat.collocate import report, search, session
 from avfeat.collocate.candidates import Candidates, gather
+from avfeat.collocate.hyper import Hyper
 from avfeat.collocate.score_table import Options
 from avfeat.collocate.search import Place, Search
 from avfeat.collocate.session import Settings
-from avfeat.collocate.train import Hyper
 from avfeat.errors import CollocationError, UsageError
 
 CLIPS = make_clips({"train": 12, "val": 8, "test": 6})
@@ -53,8 +53,8 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
         return search
 
-    monkeypatch.setattr(session, "proxy", fake("proxy"))
-    monkeypatch.setattr(session, "traverse", fake("traverse"))
+    monkeypatch.setattr(search, "proxy", fake("proxy"))
+    monkeypatch.setattr(search, "traverse", fake("traverse"))
     return found
 
 

@@ -16,8 +16,9 @@ import torch
 
 from avfeat.collocate.arrays import Arrays
 from avfeat.collocate.han import HAN, Sizes
+from avfeat.collocate.hyper import Hyper
 from avfeat.collocate.mmil import mmil_loss
-from avfeat.collocate.train import Epoch, Hyper, evaluate, fit, predict
+from avfeat.collocate.train import Epoch, evaluate, fit, predict
 from avfeat.errors import AvfeatError, FeaturesError, TrainingError, UsageError
 from avfeat.metrics import avvp
 
