@@ -96,8 +96,8 @@ class ClipFigures:
     geometry
         Resizing, cropping and optical flow, in a thread beside; items are those of all backbones.
     reading
-        Since when (`time.monotonic`) the decoder is at work without having given anything; None
-        while something else goes on.
+        Since when (`time.monotonic`) the decoder is at work on the same packet; None while
+        something else goes on.
     """
 
     decode: Figures = field(default_factory=Figures)
@@ -154,11 +154,11 @@ class _Decoding:
         clip, path = self._job.clip, self._job.path
         started = time.perf_counter()
         try:
-            self._figures.reading = time.monotonic()
+            self._alive()
             self._facts["media_bytes"] = path.stat().st_size
             self._facts["media_sha256"] = self._digest()
             hardware = self._job.device if self._job.nvdec else None
-            with ClipReader(path, hardware=hardware) as reader:
+            with ClipReader(path, hardware=hardware, alive=self._alive) as reader:
                 self._facts["media_duration"] = reader.info.duration or 0.0
                 if not math.isfinite(clip.seconds):
                     raise MediaError("undecodable", f"{path.name}: its length cannot be told")
@@ -176,13 +176,17 @@ class _Decoding:
         spent = self._figures.decode
         spent.busy += time.perf_counter() - started - spent.blocked
 
+    def _alive(self) -> None:
+        """Show that the decoder goes on."""
+        self._figures.reading = time.monotonic()
+
     def _digest(self) -> str:
         """Hash the file, showing that it goes on."""
         digest = hashlib.sha256()
         with self._job.path.open("rb") as file:
             while block := file.read(_BLOCK):
                 digest.update(block)
-                self._figures.reading = time.monotonic()
+                self._alive()
         return digest.hexdigest()
 
     def _fail(self, specs: Sequence[BackboneSpec], error: MediaError) -> None:
@@ -265,7 +269,7 @@ class _Decoding:
                 starts = first + wanted.hop * np.arange(len(items))
                 middles = (starts + wanted.window / 2) / wanted.rate
                 self._emit(self._figures.decode, name, items, middles)
-            self._figures.reading = time.monotonic()
+            self._alive()
         return reader.report.corrupt_frames, reader.report.audio_short
 
     def _read_video(
@@ -299,7 +303,7 @@ class _Decoding:
                 self._figures.reading = None
                 decoding.items += 1
                 resizing.put(sample)
-                self._figures.reading = time.monotonic()
+                self._alive()
             self._figures.reading = None
             for which in range(len(feeds)):
                 resizing.put((which, None))

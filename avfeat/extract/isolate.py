@@ -27,7 +27,7 @@ from avfeat.extract.decode import Chunk, ClipFigures, ClipJob, Emit
 from avfeat.extract.stages import CancelledError
 from avfeat.manifests.clips import Outcome
 
-#: Seconds that the decoder may be at work without giving a frame, or a block of sound.
+#: Seconds that the decoder may be at work on one packet.
 LIMIT = 600.0
 _GRACE = 60.0
 

@@ -24,6 +24,7 @@ from avfeat.manifests.clips import Clip, Outcome
 from avfeat.manifests.store import Layout
 from avfeat.stores.ledger import LedgerEntry
 from avfeat.stores.unitrows import UnitRows
+from avfeat.testing import make_clip
 
 PATIENCE = 60.0
 LAYOUT = Layout(clips=8, rows=4, dim=1, unit_clips=2, chunk_rows=4, shard_rows=4)
@@ -198,6 +199,26 @@ def test_the_last_items_of_a_clip_are_cut_where_the_others_are(corpus: Corpus) -
     assert chunks == [(16, "avfeat-geometry"), (8, "avfeat-geometry")]
     assert figures.geometry.items == figures.decode.items == 24
     assert figures.geometry.busy >= 0
+
+
+def test_each_packet_is_a_sign_of_life(tmp_path: Path) -> None:
+    """A stream without timestamps is decoded whole for them before it gives a frame."""
+    path = make_clip(tmp_path / "raw.h264", fps=12, duration=2, size=(128, 96), b_frames=0)
+    seen: list[object] = []
+
+    class Watched(ClipFigures):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "reading":
+                seen.append(value)
+            super().__setattr__(name, value)
+
+    clip = Clip("raw", 0.0, 0.5)  # FFmpeg takes it for 25 frames a second
+    job = ClipJob(clip, path, path.name, (TinyImage.spec,), "avvp")
+    figures = Watched()
+    seen.clear()
+    outcomes = decode(job, lambda chunk: None, figures)
+    assert outcomes["tiny_image"].status == "ok"
+    assert seen.index(None) >= 24  # which the first frame is
 
 
 def test_profile_shows_every_stage(avfeat: Cli, corpus: Corpus) -> None:

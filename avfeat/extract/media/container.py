@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -99,6 +99,8 @@ class Media:
         names such as ``http:x.mp4`` or ``-i.mp4`` are only names.
     threads
         Decoder threads; 0 lets FFmpeg decide.
+    alive
+        Called with each packet: a stream may be read for minutes before anything is given.
 
     Raises
     ------
@@ -119,8 +121,11 @@ class Media:
     for it, so nothing global is touched here.
     """
 
-    def __init__(self, path: Path, *, threads: int = THREADS) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = THREADS, alive: Callable[[], None] = lambda: None
+    ) -> None:
         """Open the file and choose its streams."""
+        self._alive = alive
         self.name = path.name
         self.path = path
         self._first: dict[int, tuple[int | None, int | None, int]] = {}
@@ -205,7 +210,9 @@ class Media:
     def _demux(self, stream: Stream) -> Iterator[Packet[Any]]:
         with media_errors(self.name):
             try:
-                yield from self.container.demux(stream)
+                for packet in self.container.demux(stream):
+                    self._alive()
+                    yield packet
             except (av.error.OSError, av.error.MemoryError):
                 raise
             except av.error.FFmpegError:

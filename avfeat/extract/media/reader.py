@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,8 @@ class ClipReader:
         Decoder threads, 0 for as many as FFmpeg likes. Frames are the same whatever it is.
     hardware
         Torch device that decodes the frames, see `media.hardware`; None for PyAV.
+    alive
+        Called with each packet that is read, whether or not it gives anything.
 
     Attributes
     ----------
@@ -50,10 +52,17 @@ class ClipReader:
     info: MediaInfo
     report: DecodeReport
 
-    def __init__(self, path: Path, *, threads: int = THREADS, hardware: str | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = THREADS,
+        hardware: str | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open the file and read its header."""
         self._hardware = hardware
-        self._media = Media(Path(path), threads=threads)
+        self._media = Media(Path(path), threads=threads, alive=alive)
         try:
             self.info = describe(self._media)
         except BaseException:
