@@ -25,7 +25,7 @@ from benchmarks.figure import Figure, most, plain
 from benchmarks.setting import TINY, Setting, alone, alternate, counted_runs, medians
 
 NAME = "r2plus1d_18"
-CLIPS = 24
+CLIPS = 16
 WORKERS = (1, 2, 4)
 #: Time with one worker over the time in this process.
 TARGET = 1.05
@@ -69,7 +69,7 @@ def figures(setting: Setting) -> list[Figure]:
     setting.forget()
     own = seconds["here"]
     parts = ", ".join(f"{n} worker{'s' * (n > 1)} {1 / seconds[f'{n}']:.2f}" for n in workers)
-    detail = f"clips a second: this process {1 / own:.2f}, {parts}; {name}, {counted_runs(repeats)}"
+    detail = f"clips a second: this process {1 / own:.2f}, {parts}; {name}, {CLIPS} clips, {counted_runs(repeats)}"
     found = [
         most(
             "cluster: 1 Dask worker, time over that of the in-process engine",
