@@ -69,7 +69,10 @@ def figures(setting: Setting) -> list[Figure]:
     setting.forget()
     own = seconds["here"]
     parts = ", ".join(f"{n} worker{'s' * (n > 1)} {1 / seconds[f'{n}']:.2f}" for n in workers)
-    detail = f"clips a second: this process {1 / own:.2f}, {parts}; {name}, {CLIPS} clips, {counted_runs(repeats)}"
+    detail = (
+        f"clips a second: this process {1 / own:.2f}, {parts}; {name}, {CLIPS} clips, "
+        f"{counted_runs(repeats)}"
+    )
     found = [
         most(
             "cluster: 1 Dask worker, time over that of the in-process engine",
