@@ -325,6 +325,28 @@ def test_pairs_dropped_early_are_last_whatever_they_had(document: dict[str, Any]
     assert "dropped after 10 epochs" in Page(report.render(document)).text
 
 
+def test_a_figure_of_pairs_dropped_early_goes_by_their_order(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values after a quarter of the epochs are not on the scale of those at the end."""
+    *ended, dropped = document["searches"]["proxy"]["places"]
+    dropped |= {"type_av": 200.0, "epochs": 10}
+    drawn: dict[str, Any] = {}
+
+    def draw(truth: Any, followers: Any, *, proxy: Any) -> str:
+        drawn.update(truth=truth, followers={one.name: one for one in followers}, proxy=proxy)
+        return "<svg/>"
+
+    monkeypatch.setattr(report.figures, "evidence", draw)
+    report.render(document)
+    assert [pair for pair, _, _ in drawn["proxy"]] == [tuple(place["pair"]) for place in ended]
+    values = drawn["followers"]["proxy"].values
+    assert sorted(values, key=lambda pair: -values[pair]) == [
+        tuple(place["pair"]) for place in (*ended, dropped)
+    ]
+    assert (max(values.values()), values[tuple(dropped["pair"])]) == (1.0, 0.0)
+
+
 @pytest.mark.parametrize(
     ("keys", "headings"),
     [
