@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, eigh
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from avfeat.collocate.scores.moments import ClassSums, Moments
 from avfeat.collocate.scores.result import Score
@@ -43,7 +43,8 @@ def logme(moments: Moments, sums: ClassSums) -> Score:
         return Score.not_applicable(reason)
     if moments.energy(centred=False) <= 0:
         return Score.not_applicable("all features are zero")
-    values, vectors = eigh(moments.second(centred=False), overwrite_a=True, check_finite=False)
+    # numpy's, which takes a third of the time of scipy's here.
+    values, vectors = np.linalg.eigh(moments.second(centred=False))
     real = values > moments.noise(centred=False)
     # Of each label, its energy along each left singular vector of the n x d feature matrix.
     along = np.square(sums.sums[chosen] @ vectors[:, real]) / values[real]
