@@ -90,9 +90,9 @@ def stages(console: Console, result: dict[str, Any]) -> None:
         ],
     )
     console.print(
-        "busy and waiting: of the wall time, summed over a stage's threads; queue: how full the "
-        "stage found its input. decode counts frames and blocks of sound, commit units, the others "
-        "items."
+        "busy and waiting: of the wall time, summed over a stage's threads on all workers; queue: "
+        "how full the stage found its input. decode counts frames and blocks of sound, commit "
+        "units, the others items."
     )
 
 
