@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from avfeat.collocate.segments import blocks
+from avfeat.collocate.segments import gather
 from avfeat.datasets.synthetic import NAME, SEGMENTS
 from avfeat.stores.reader import open_store
 from benchmarks.collocation_command import collocate
@@ -31,8 +31,7 @@ def figures(setting: Setting, stores: Path) -> Iterator[Figure]:
     store = open_store(stores / NAME / PAIR[1])
     clips = [len(store.ids(split=split)) for split in ("train", "val")]
     sliced = QUICK_SLICE if setting.quick else SLICE
-    part = np.concatenate(list(blocks(store, store.ids()[:sliced], SEGMENTS)))
-    part = part.reshape(-1, store.dim)
+    part = gather(store, store.ids()[:sliced], SEGMENTS).reshape(-1, store.dim)
     audio, visual = PAIR
     options = ["--audio", audio, "--visual", visual, "--motion", "none"]
     options += ["--scores", "svd", "--resamples", "0"]

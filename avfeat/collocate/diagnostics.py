@@ -87,7 +87,7 @@ def diagnose(
     rows: dict[str, Rows] = {}
     for one in (*candidates.audio, *candidates.visual):
         progress(f"a sample of {one.name}")
-        rows[one.name] = np.concatenate(list(drawn.rows(one)))
+        rows[one.name] = drawn.features(one)
     audio_alone = {one.name: _unimodal(rows[one.name], drawn, 0) for one in candidates.audio}
     visual_alone = {one.name: _unimodal(rows[one.name], drawn, 1) for one in candidates.visual}
     pairs = _pairs(candidates, options, rows, drawn, progress)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,11 @@ from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.directions import Directions, with_groups
 from avfeat.collocate.score_table import Options, Scored, Table
 from avfeat.collocate.scores.alignment import linear_cka, mutual_neighbours
-from avfeat.collocate.scores.canonical import fit_common_space
+from avfeat.collocate.scores.canonical import fit_common_space, whitener
 from avfeat.collocate.scores.joint import equal_energy, joint, joint_sums
 from avfeat.collocate.scores.moments import ClassSums, Moments
 from avfeat.collocate.scores.result import Score
-from avfeat.collocate.scores.retrieval import Reading, retrieval
+from avfeat.collocate.scores.retrieval import Reading, recall
 from avfeat.collocate.scores.spectra import spectrum
 from avfeat.collocate.scores.transferability import logme, regularised_h_score
 from avfeat.collocate.streams import Clips, Measured, measure
@@ -103,7 +104,7 @@ def _over_same_angles(pairs: list[Scored]) -> list[Scored]:
     ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Both:
     """A backbone's moments on source and target, and its rows of the sampled clips."""
 
@@ -111,6 +112,11 @@ class _Both:
     source: Measured
     target: Measured
     rows: NDArray[np.float32] | None
+
+    @cached_property
+    def whitener(self) -> NDArray[np.float64]:
+        """Of the source's features; every pair with this backbone needs it."""
+        return whitener(self.source.own)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -156,8 +162,7 @@ class _Work:
         )
         rows = None
         if self.options.any_of(_SAMPLED):
-            rows = np.concatenate(list(self.drawn.rows(candidate)))
-            rows = rows.reshape(-1, candidate.store.dim)
+            rows = self.drawn.features(candidate).reshape(-1, candidate.store.dim)
         return _Both(candidate, source, target, rows)
 
     def single(self, one: _Both) -> _Draft:
@@ -289,19 +294,25 @@ class _Work:
             return Score.not_applicable(no_common_space(self.shared))
         cross = visual.source.cross[audio.candidate.name]
         try:
-            space = fit_common_space(audio.source.own, visual.source.own, cross)
+            space = fit_common_space(
+                audio.source.own,
+                visual.source.own,
+                cross,
+                whiteners=(audio.whitener, visual.whitener),
+            )
         except FeaturesError as error:
             return Score.not_applicable(str(error))
         assert audio.rows is not None  # where a score needs them, all have them
         assert visual.rows is not None
         flat = drawn.labels.reshape(len(clips), 2, -1)
-        found = retrieval(
+        found = recall(
             space.audio(audio.rows),
             space.visual(visual.rows),
+            Reading(besides="clip"),
             query_labels=flat[:, 0],
             candidate_labels=flat[:, 1],
             clips=clips,
-        ).recall[Reading(besides="clip")]
+        )
         return _above(found.value, found.chance)
 
 

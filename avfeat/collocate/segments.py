@@ -51,23 +51,33 @@ def by_second(
     Parameters
     ----------
     rows, times
-        float32 [n, d], and seconds in the clip [n], ascending.
+        Of k clips, float32 [k, n, d] and seconds in the clip [k, n], ascending.
     segments
-        Seconds of the clip.
+        Seconds of each clip.
 
     Returns
     -------
     ndarray
-        float32 [segments, d]. A second that no row lies in, as the last one of a clip that ends
+        float32 [k, segments, d]. A second that no row lies in, as the last one of a clip that ends
         early, has the row nearest to its middle.
     """
-    if _evenly(times, segments):
-        if len(rows) == segments:
-            return rows
-        means: NDArray[np.float64] = rows.reshape(segments, -1, rows.shape[1]).mean(
-            axis=1, dtype=np.float64
-        )
-        return means.astype(np.float32)
+    even = _evenly(times, segments)
+    if even.all() and rows.shape[1] == segments:
+        return rows
+    found = np.empty((len(rows), segments, rows.shape[2]), np.float32)
+    if even.any():
+        chosen = rows if even.all() else rows[even]
+        each = chosen.reshape(len(chosen), segments, -1, rows.shape[2])
+        found[even] = each.mean(axis=2, dtype=np.float64)
+    for number in np.flatnonzero(~even):
+        found[number] = _by_time(rows[number], times[number], segments)
+    return found
+
+
+def _by_time(
+    rows: NDArray[np.float32], times: NDArray[np.float64], segments: int
+) -> NDArray[np.float32]:
+    """Average the rows of each second of one clip by their times."""
     second = np.clip(times.astype(np.int64), 0, segments - 1)
     found = np.empty((segments, rows.shape[1]), dtype=np.float32)
     starts = np.searchsorted(second, np.arange(segments + 1))
@@ -79,22 +89,25 @@ def by_second(
     return found
 
 
-def _evenly(times: NDArray[np.float64], segments: int) -> bool:
-    """Whether every second has as many rows as any other, spread over the whole clip.
+def _evenly(times: NDArray[np.float64], segments: int) -> NDArray[np.bool_]:
+    """Find the clips of which every second has as many rows as any other, over the whole clip.
 
     By their number alone, five seconds at two rows each would be taken for ten at one.
     """
-    rate, left = divmod(len(times), segments)
+    rate, left = divmod(times.shape[1], segments)
     if left or not rate:
-        return False
-    even = (np.arange(len(times)) + 0.5) / rate
-    return bool(np.abs(times - even).max() <= _DRIFT)
+        return np.zeros(len(times), bool)
+    even = (np.arange(times.shape[1]) + 0.5) / rate
+    drift: NDArray[np.float64] = np.abs(times - even).max(axis=1)
+    return drift <= _DRIFT
 
 
 def blocks(
     store: FeatureStore, clips: Sequence[str], segments: int, *, size: int = 64
 ) -> Iterator[NDArray[np.float32]]:
-    """Read clips in order, float32 [k, segments, d] with k up to `size`; holds one block.
+    """Read clips in order, float32 [k, segments, d] with k up to `size`.
+
+    All blocks are in one array: copy what is kept when the next one comes.
 
     Raises
     ------
@@ -103,14 +116,29 @@ def blocks(
     IntegrityError
         If stored bytes are damaged, or a value is NaN, which no row has.
     """
+    whole = np.empty((min(size, len(clips)), segments, store.dim), dtype=np.float32)
     for first in range(0, len(clips), size):
         part = clips[first : first + size]
-        block = np.empty((len(part), segments, store.dim), dtype=np.float32)
-        for number, (rows, times) in enumerate(store.each(part)):
-            if not np.isfinite(rows).all():
-                raise FeaturesError(
-                    f"{store.url}: clip {part[number]} has infinite features; extract the store "
-                    "again, or compare without this backbone"
-                )
-            block[number] = by_second(rows, times, segments)
+        block = whole[: len(part)]
+        done = 0
+        for rows, times in store.together(part, reuse=True):
+            block[done : done + len(rows)] = by_second(rows, times, segments)
+            done += len(rows)
+        # The mean of a second is finite where its rows are.
+        finite = np.isfinite(block).all(axis=(1, 2))
+        if not finite.all():
+            raise FeaturesError(
+                f"{store.url}: clip {part[int(finite.argmin())]} has infinite features; extract "
+                "the store again, or compare without this backbone"
+            )
         yield block
+
+
+def gather(store: FeatureStore, clips: Sequence[str], segments: int) -> NDArray[np.float32]:
+    """Read all clips, float32 [n, segments, d]; otherwise as `blocks`."""
+    found = np.empty((len(clips), segments, store.dim), np.float32)
+    first = 0
+    for block in blocks(store, clips, segments):
+        found[first : first + len(block)] = block
+        first += len(block)
+    return found

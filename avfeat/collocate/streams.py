@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from avfeat.collocate.candidates import Candidate, Candidates
-from avfeat.collocate.scores.moments import ClassSums, CrossMoments, Moments
+from avfeat.collocate.scores.moments import Block, ClassSums, CrossMoments, Moments
 from avfeat.collocate.scores.neighbours import sample
-from avfeat.collocate.segments import blocks, segment_count
+from avfeat.collocate.segments import blocks, gather, segment_count
 from avfeat.metrics import avvp
 
 # Clips that one task reads. Its result is [d, d]; of shorter parts merging would be most of it.
@@ -80,8 +82,12 @@ class Clips:
         return self.part(sample(len(self), max(1, segments // self.segments), seed=seed))
 
     def rows(self, candidate: Candidate) -> Iterator[NDArray[np.float32]]:
-        """Read a backbone's features, float32 [k, T, d]."""
+        """Read a backbone's features, float32 [k, T, d]; each block in place of the one before."""
         return blocks(candidate.store, self.ids, self.segments, size=_BLOCK)
+
+    def features(self, candidate: Candidate) -> NDArray[np.float32]:
+        """Read all of a backbone's features, float32 [n, T, d]."""
+        return gather(candidate.store, self.ids, self.segments)
 
     @property
     def either(self) -> NDArray[np.bool_] | None:
@@ -163,30 +169,35 @@ def project(
     dict
         By key, moments of m numbers of at most `GROUPS` groups; clips are dealt out in turn.
     """
-    # Features are float32, and a copy of a block in float64 is twice as large.
-    narrow = {
-        key: {name: basis.astype(np.float32) for name, basis in each.items()}
-        for key, each in bases.items()
-    }
+    ends = np.cumsum([0, *(next(iter(each.values())).shape[1] for each in bases.values())])
+    spans = {key: slice(*ends[place : place + 2]) for place, key in enumerate(bases)}
+    # One product for all of them. In float32, as features are.
+    stacked = {one.name: np.zeros((one.store.dim, ends[-1]), np.float32) for one in candidates}
+    for key, each in bases.items():
+        for name, basis in each.items():
+            stacked[name][:, spans[key]] = basis
     groups = min(GROUPS, len(clips))
-    return _over_parts(
+    found = _over_parts(
         clips,
-        lambda part, first: _projected(candidates, part, narrow, groups, first),
+        lambda part, first: _projected(candidates, part, stacked, groups, first),
         _merge_groups,
         workers=workers,
     )
+    return {key: [group.of(span) for group in found] for key, span in spans.items()}
 
 
 def _over_parts(
     clips: Clips, work: Callable[[Clips, int], T], merge: Callable[[T, T], T], *, workers: int
 ) -> T:
     """Do work on parts of clips, each with the number of its first clip, and merge in order."""
-    parts = [
-        delayed(work)(clips.part(slice(first, first + _CLIPS)), first)
-        for first in range(0, len(clips), _CLIPS)
-    ]
+    # As many for each of two or four workers; the same ones however many there are.
+    number = min(4 * -(-len(clips) // (4 * _CLIPS)), len(clips))
+    ends = [len(clips) * place // number for place in range(number + 1)]
+    parts = [delayed(work)(clips.part(slice(first, end)), first) for first, end in pairwise(ends)]
     total: Any = reduce(lambda one, two: delayed(merge)(one, two), parts)
-    found: T = total.compute(scheduler="threads", num_workers=workers)
+    # Workers that multiply by one library's threads would wait for each other.
+    with threadpool_limits(1 if workers > 1 else None, "blas"):
+        found: T = total.compute(scheduler="threads", num_workers=workers)
     return found
 
 
@@ -199,45 +210,42 @@ def _measured(candidate: Candidate, clips: Clips, beside: Sequence[Candidate]) -
         {one.name: CrossMoments(one.store.dim, dim) for one in beside},
     )
     at = 0
-    others = [clips.rows(one) for one in beside]
-    for rows, *beside_rows in zip(clips.rows(candidate), *others, strict=True):
-        found.own.add(rows)
+    both = [candidate, *beside]
+    held = {one.name: Block(one.store.dim) for one in both}
+    for each in zip(*(clips.rows(one) for one in both), strict=True):
+        for block, rows in zip(held.values(), each, strict=True):
+            block.hold(rows)
+        own = held[candidate.name]
+        found.own.add_block(own)
+        for name, cross in found.cross.items():
+            cross.add_block(held[name], own)
         if labels is not None and found.sums is not None:
-            found.sums.add(rows, labels[at : at + len(rows)])
-        for one, other in zip(beside, beside_rows, strict=True):
-            found.cross[one.name].add(other, rows)
-        at += len(rows)
+            found.sums.add(each[0], labels[at : at + len(each[0])])
+        at += len(each[0])
     return found
 
 
 def _projected(
     candidates: Sequence[Candidate],
     clips: Clips,
-    bases: Mapping[K, Mapping[str, NDArray[np.float32]]],
+    bases: Mapping[str, NDArray[np.float32]],
     groups: int,
     first: int,
-) -> dict[K, list[Moments]]:
-    found = {
-        key: [Moments(next(iter(each.values())).shape[1]) for _ in range(groups)]
-        for key, each in bases.items()
-    }
-    names = [one.name for one in candidates]
-    for blocks_ in zip(*(clips.rows(one) for one in candidates), strict=True):
-        rows = dict(zip(names, blocks_, strict=True))
-        for key, each in bases.items():
-            coordinates = sum(rows[name] @ basis for name, basis in each.items())
-            for place in range(groups):
-                # What is in group 0 of all clips need not be the first one of this block.
-                group = found[key][(first + place) % groups]
-                group.add(coordinates[place::groups])
-        first += len(blocks_[0])
+) -> list[Moments]:
+    width = next(iter(bases.values())).shape[1]
+    found = [Moments(width) for _ in range(groups)]
+    for each in zip(*(clips.rows(one) for one in candidates), strict=True):
+        coordinates = sum(
+            rows @ bases[one.name] for one, rows in zip(candidates, each, strict=True)
+        )
+        for place in range(groups):
+            # What is in group 0 of all clips need not be the first one of this block.
+            found[(first + place) % groups].add(coordinates[place::groups])
+        first += len(each[0])
     return found
 
 
-def _merge_groups(
-    one: dict[K, list[Moments]], other: dict[K, list[Moments]]
-) -> dict[K, list[Moments]]:
-    for key, groups in one.items():
-        for group, more in zip(groups, other[key], strict=True):
-            group.merge(more)
+def _merge_groups(one: list[Moments], other: list[Moments]) -> list[Moments]:
+    for group, more in zip(one, other, strict=True):
+        group.merge(more)
     return one

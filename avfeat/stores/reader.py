@@ -120,24 +120,50 @@ class FeatureStore(Mapping[str, np.ndarray]):
         KeyError, IntegrityError
             As for a single clip.
         """
+        for rows, times in self.together(clip_ids):
+            yield from zip(rows, times, strict=True)
+
+    def together(
+        self, clip_ids: Sequence[str], *, reuse: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield what `each` does, clips that were read together in one array.
+
+        Parameters
+        ----------
+        reuse
+            Read into the same memory again, as fresh memory takes longer to come by than reading:
+            copy what is kept when the next ones come.
+
+        Yields
+        ------
+        rows, times
+            float32 [n, rows, *row_shape] and float64 [n, rows] of the next n clips, n >= 1, which
+            have equally many rows.
+        """
         layout = self.manifest.layout
         # Clips of more than one chunk differ in length too much to be read side by side.
-        together = layout.unit_clips if layout.rows <= layout.chunk_rows else 1
-        for run in _runs([(*self._locate(clip_id), clip_id) for clip_id in clip_ids], together):
+        most = layout.unit_clips if layout.rows <= layout.chunk_rows else 1
+        spare = None
+        for run in _runs([(*self._locate(clip_id), clip_id) for clip_id in clip_ids], most):
             found = None
+            counts = [outcome.rows for _, outcome, _ in run]
             if len(run) > 1:
-                rows = max(outcome.rows for _, outcome, _ in run)
-                found = self._rows.neighbours(range(run[0][0], run[-1][0] + 1), rows)
-            for number, (_, outcome, clip_id) in enumerate(run):
+                indexes = range(run[0][0], run[-1][0] + 1)
+                found = self._rows.neighbours(indexes, max(counts), out=spare)
+            if found is not None:
+                if reuse and (spare is None or len(spare[0]) < len(found[0])):
+                    spare = found
+                if len(set(counts)) == 1 and not _any_nan(*found):
+                    yield found
+                    continue
+            for number, (rows, (_, _, clip_id)) in enumerate(zip(counts, run, strict=True)):
                 if found is not None:
-                    rows_times = (
-                        found[0][number, : outcome.rows],
-                        found[1][number, : outcome.rows],
-                    )
-                    if not any(np.isnan(values).any() for values in rows_times):
+                    one = slice(number, number + 1)
+                    rows_times = (found[0][one, :rows], found[1][one, :rows])
+                    if not _any_nan(*rows_times):
                         yield rows_times
                         continue
-                yield self[clip_id], self.times(clip_id)  # says what is wrong
+                yield self[clip_id][None], self.times(clip_id)[None]  # says what is wrong
 
     def _locate(self, clip_id: str) -> tuple[int, Outcome]:
         outcome = self.outcome(clip_id)
@@ -191,6 +217,10 @@ class FeatureStore(Mapping[str, np.ndarray]):
 
 
 _Placed = tuple[int, Outcome, str]
+
+
+def _any_nan(*arrays: np.ndarray) -> bool:
+    return any(bool(np.isnan(values).any()) for values in arrays)
 
 
 def _runs(clips: Sequence[_Placed], size: int) -> Iterator[list[_Placed]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,17 +12,19 @@ import zarr
 from avfeat.errors import IntegrityError
 from avfeat.stores.arrays import GROUP
 from avfeat.stores.files import Files
+from avfeat.stores.shards import Shards
 
 
 class StoredRows:
     """Random access to the rows of a store, by clip index. Picklable; opens on first use."""
 
     def __init__(self, files: Files) -> None:
+        self._local = files.local
         self._url = files.path(GROUP) if files.local else f"{files}/{GROUP}"
-        self._arrays: dict[str, Any] = {}
+        self._arrays: dict[str, tuple[Any, Shards | None]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_url": self._url, "_arrays": {}}
+        return self.__dict__ | {"_arrays": {}}
 
     def features(self, index: int, span: tuple[int, int], *, clip_id: str) -> np.ndarray:
         """Read rows ``[span[0], span[1])`` of clip number `index`.
@@ -48,8 +51,15 @@ class StoredRows:
             raise IntegrityError(f"{self._url}: clip {clip_id}: a chunk of times is gone")
         return values
 
-    def neighbours(self, indexes: range, rows: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def neighbours(
+        self, indexes: range, rows: int, *, out: tuple[np.ndarray, np.ndarray] | None = None
+    ) -> tuple[np.ndarray, np.ndarray] | None:
         """Read the first `rows` rows of clips that lie side by side, in a fraction of the time.
+
+        Parameters
+        ----------
+        out
+            What an earlier call gave; its memory is used again where it is large enough.
 
         Returns
         -------
@@ -59,8 +69,8 @@ class StoredRows:
         """
         try:
             features, times = (
-                np.asarray(self._array(name)[indexes.start : indexes.stop, :rows])
-                for name in ("features", "time")
+                self._get(name, indexes, (0, rows), None if out is None else out[number])
+                for number, name in enumerate(("features", "time"))
             )
         except MemoryError:
             raise
@@ -87,7 +97,7 @@ class StoredRows:
 
     def _read(self, name: str, index: int, span: tuple[int, int], clip_id: str) -> np.ndarray:
         try:
-            return np.asarray(self._array(name)[index, span[0] : span[1]])
+            values: np.ndarray = self._get(name, range(index, index + 1), span)[0]
         except MemoryError:
             raise
         except Exception as error:  # zarr has no one class for what damage can do to a store
@@ -95,8 +105,23 @@ class StoredRows:
             changed = "checksum" in str(error).lower()
             reason = "bytes were changed after writing" if changed else error
             raise IntegrityError(f"{self._url}: clip {clip_id}: {name}: {reason}") from error
+        return values
 
-    def _array(self, name: str) -> Any:
+    def _get(
+        self, name: str, indexes: range, span: tuple[int, int], out: np.ndarray | None = None
+    ) -> np.ndarray:
+        array, shards = self._array(name)
+        if shards is not None and (found := shards.read(indexes, span, out)) is not None:
+            return found
+        # Of damage zarr-python can say what it is.
+        return np.asarray(array[indexes.start : indexes.stop, span[0] : span[1]])
+
+    def _array(self, name: str) -> tuple[Any, Shards | None]:
         if name not in self._arrays:  # opening one takes as long as reading a clip
-            self._arrays[name] = zarr.open_group(self._url, mode="r")[name]
+            array: Any = zarr.open_group(self._url, mode="r")[name]
+            shards = None
+            if self._local:
+                with contextlib.suppress(ValueError):  # another layout
+                    shards = Shards(self._local / GROUP / name, array)
+            self._arrays[name] = array, shards
         return self._arrays[name]

@@ -50,9 +50,11 @@ class Memory:
     def __getitem__(self, clip_id: str) -> np.ndarray:
         return self.rows[clip_id]
 
-    def each(self, clips: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def together(
+        self, clips: Sequence[str], *, reuse: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for clip_id in clips:
-            yield self[clip_id], self.times(clip_id)
+            yield self[clip_id][None], self.times(clip_id)[None]
 
 
 def candidates(

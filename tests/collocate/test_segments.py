@@ -15,6 +15,10 @@ from avfeat.manifests.clips import Clip
 from avfeat.stores.reader import open_store
 
 
+def of_one(rows: np.ndarray, times: np.ndarray, segments: int) -> np.ndarray:
+    return by_second(rows[None], times[None], segments)[0]
+
+
 def slowly(rows: np.ndarray, times: np.ndarray, segments: int) -> np.ndarray:
     """The mean of the rows of each second; of none, the row nearest to the second's middle.
 
@@ -40,24 +44,39 @@ def test_every_second_has_the_mean_of_its_rows(count: int, span: float) -> None:
     rng = np.random.default_rng(count)
     rows = rng.normal(size=(count, 3)).astype(np.float32)
     times = np.sort(rng.uniform(0, span, count))
-    found = by_second(rows, times, 10)
+    found = of_one(rows, times, 10)
     assert found.shape == (10, 3)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, slowly(rows, times, 10), atol=1e-6)
 
 
 def test_rows_that_are_seconds_already_stay_as_they_are() -> None:
-    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
-    assert by_second(rows, np.arange(4) + 0.5, 4) is rows
+    rows = np.arange(16, dtype=np.float32).reshape(2, 4, 2)
     # VGGish's windows of 0.96 s drift, and still each second has one.
-    assert by_second(rows, 0.48 + 0.96 * np.arange(4), 4) is rows
+    times = np.stack([np.arange(4) + 0.5, 0.48 + 0.96 * np.arange(4)])
+    assert by_second(rows, times, 4) is rows
+
+
+def test_what_lies_beside_a_clip_changes_nothing() -> None:
+    """One of three has its rows in the first half: the others' times still do not tell."""
+    rows = np.random.default_rng(8).normal(size=(3, 8, 3)).astype(np.float32)
+    late = np.arange(8) / 2 + 0.25
+    late[4:] -= 0.3  # still two to a second by their number
+    times = np.stack([late, np.arange(8) / 4, late])
+    found = by_second(rows, times, 4)
+    for number in range(3):
+        np.testing.assert_array_equal(found[number], of_one(rows[number], times[number], 4))
+    assert np.array_equal(
+        found[0], rows[0].reshape(4, 2, 3).mean(axis=1, dtype=np.float64).astype("f4")
+    )
+    np.testing.assert_allclose(found[1], slowly(rows[1], times[1], 4), atol=1e-6)
 
 
 @pytest.mark.parametrize("shift", [-0.06, -1e-9, 0.0, 0.06])
 def test_eighty_frames_are_eight_to_each_second_whatever_their_times_round_to(shift: float) -> None:
     rng = np.random.default_rng(5)
     rows = rng.normal(size=(80, 3)).astype(np.float32)
-    found = by_second(rows, np.maximum(np.arange(80) / 8 + shift, 0), 10)
+    found = of_one(rows, np.maximum(np.arange(80) / 8 + shift, 0), 10)
     assert found.dtype == np.float32
     expected = [rows[8 * k : 8 * k + 8].astype(np.float64).mean(axis=0) for k in range(10)]
     np.testing.assert_array_equal(found, np.array(expected, np.float32))
@@ -66,13 +85,13 @@ def test_eighty_frames_are_eight_to_each_second_whatever_their_times_round_to(sh
 def test_rows_of_a_clip_that_ends_early_are_not_stretched() -> None:
     """Five seconds at two rows each are as many rows as ten at one."""
     rows = np.arange(10, dtype=np.float32)[:, None]
-    found = by_second(rows, np.arange(10) / 2, 10)
+    found = of_one(rows, np.arange(10) / 2, 10)
     np.testing.assert_allclose(found[:, 0], [0.5, 2.5, 4.5, 6.5, 8.5, 9, 9, 9, 9, 9])
 
 
 def test_a_clip_that_ends_early_repeats_its_last_row() -> None:
     rows = np.array([[1.0], [2.0], [3.0]], np.float32)
-    found = by_second(rows, np.array([0.1, 0.6, 1.2]), 4)
+    found = of_one(rows, np.array([0.1, 0.6, 1.2]), 4)
     np.testing.assert_allclose(found[:, 0], [1.5, 3, 3, 3])
 
 
@@ -83,7 +102,7 @@ def test_stores_are_read_in_blocks_in_the_order_asked_for(tmp_path: Path) -> Non
     make_family(tmp_path, CLIPS, names=("resnet152",))
     store = open_store(tmp_path / "llp" / "resnet152")
     ids = [clip.id for clip in reversed(CLIPS)]
-    found = list(blocks(store, ids, SEGMENTS, size=2))
+    found = [block.copy() for block in blocks(store, ids, SEGMENTS, size=2)]
     assert [len(block) for block in found] == [2, 2, 1]
     expected = [store[i].reshape(SEGMENTS, 2, -1).mean(axis=1) for i in ids]
     np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-6)

@@ -28,7 +28,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_of(candidates: Candidates, name: str, clips: Clips) -> np.ndarray:
     (one,) = (one for one in candidates.all if one.name == name)
-    return np.concatenate(list(clips.rows(one))).astype(np.float64)
+    return clips.features(one).astype(np.float64)
 
 
 def test_clips_of_a_split_and_their_labels(candidates: Candidates) -> None:

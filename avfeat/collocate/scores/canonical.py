@@ -62,8 +62,34 @@ class CommonSpace:
         return ((flat - mean) @ weighted).astype(np.float32).reshape(*rows.shape[:-1], -1)
 
 
+def whitener(moments: Moments) -> Float64s:
+    """Cholesky factor of the covariance, shrunk as Ledoit and Wolf's: float64 [d, d], lower.
+
+    Raises
+    ------
+    FeaturesError
+        If there are fewer than two rows, features are constant, or the covariance is singular.
+    """
+    if moments.count < 2 or moments.energy(centred=True) <= 0:
+        raise FeaturesError("a common space needs two rows or more, and features that vary")
+    covariance = shrunk(moments, ledoit_wolf(moments))
+    try:
+        factor: Float64s = cholesky(covariance, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError as error:
+        raise FeaturesError(
+            f"{counted(moments.count, 'row')} do not determine a common space: some direction of "
+            "the features does not vary"
+        ) from error
+    return factor
+
+
 def fit_common_space(
-    audio: Moments, visual: Moments, cross: CrossMoments, *, dims: int = 128
+    audio: Moments,
+    visual: Moments,
+    cross: CrossMoments,
+    *,
+    whiteners: tuple[Float64s, Float64s] | None = None,
+    dims: int = 128,
 ) -> CommonSpace:
     """Fit canonical correlations with covariances shrunk as Ledoit and Wolf's.
 
@@ -71,6 +97,8 @@ def fit_common_space(
     ----------
     audio, visual, cross
         Moments of the same rows, those of the training split.
+    whiteners
+        Of audio and visual, where several spaces share them.
     dims
         Dimensions of the space, at most; there are no more than the narrower modality has.
 
@@ -79,27 +107,16 @@ def fit_common_space(
     FeaturesError
         If there are fewer than two rows, a modality is constant, or its covariance is singular.
     """
-    if cross.count < 2 or min(m.energy(centred=True) for m in (audio, visual)) <= 0:
-        raise FeaturesError("a common space needs two rows or more, and features that vary")
-    try:
-        factors = [
-            cholesky(shrunk(moments, ledoit_wolf(moments)), lower=True, overwrite_a=True)
-            for moments in (audio, visual)
-        ]
-    except LinAlgError as error:
-        raise FeaturesError(
-            f"{counted(cross.count, 'row')} do not determine a common space: some direction of "
-            "the features does not vary"
-        ) from error
-    half = solve_triangular(factors[0], cross.scatter / cross.count, lower=True)
-    white = solve_triangular(factors[1], half.T, lower=True).T
+    lower = (whitener(audio), whitener(visual)) if whiteners is None else whiteners
+    half = solve_triangular(lower[0], cross.scatter / cross.count, lower=True)
+    white = solve_triangular(lower[1], half.T, lower=True).T
     left, correlations, right = svd(white, full_matrices=False)
     dims = min(dims, len(correlations))
     return CommonSpace(
         correlations=correlations[:dims],
         means=(audio.mean, visual.mean),
         directions=(
-            solve_triangular(factors[0], left[:, :dims], lower=True, trans="T"),
-            solve_triangular(factors[1], right[:dims].T, lower=True, trans="T"),
+            solve_triangular(lower[0], left[:, :dims], lower=True, trans="T"),
+            solve_triangular(lower[1], right[:dims].T, lower=True, trans="T"),
         ),
     )

@@ -10,10 +10,12 @@ float32, 1e-14 in float64; the cosines of angles of ReLU-like features, 12,000 x
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from scipy.linalg.blas import dger
 
 from avfeat.errors import FeaturesError
@@ -26,6 +28,78 @@ Float64s = NDArray[np.float64]
 _ROWS = 8192
 # Products of fewer cells than 512 x 512 cost little in float64.
 _WIDE = 1 << 18
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Centred:
+    """Rows less their mean.
+
+    Attributes
+    ----------
+    mean
+        float64 [d].
+    rows
+        float32 or float64 [n, d].
+    norms
+        Squared length of each, [n].
+    """
+
+    mean: Float64s
+    rows: Floats
+    norms: Floats
+
+
+class Block:
+    """Some thousand rows at a time, centred once for all products that they are in.
+
+    Its arrays are used again for the next rows: fresh ones of tens of megabytes take as long to
+    come by as to fill. What it gave for the rows before is then gone.
+    """
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+        self._rows: Floats = np.empty((0, dim), np.float32)
+        self._centred: dict[np.dtype[Any], Centred] = {}
+        self._arrays: dict[tuple[str, np.dtype[Any]], Floats] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the rows held."""
+        return self._rows.dtype
+
+    def hold(self, rows: Floats) -> None:
+        """Take finite rows, float32 or float64 [n, d] or [k, T, d], in place of those held."""
+        self._rows = _flat(rows, self.dim)
+        self._centred.clear()
+
+    def centred(self, dtype: DTypeLike) -> Centred:
+        """Split rows into their mean and the rest, in float64 or their own precision."""
+        dtype = np.dtype(dtype)
+        if dtype not in self._centred:
+            mean = self._rows.mean(axis=0, dtype=np.float64)
+            high = mean.astype(dtype)
+            rest = np.subtract(self._rows, high, out=self._array("rest", dtype, self._rows.shape))
+            # What the mean lost by rounding, so that large means cost no digits.
+            rest -= (mean - high).astype(dtype)
+            self._centred[dtype] = Centred(mean, rest, np.einsum("nd,nd->n", rest, rest))
+        return self._centred[dtype]
+
+    def product(self, first: Floats, second: Floats) -> Floats:
+        """Multiply: first^T second, [p, q]; in an array of this block."""
+        dtype = np.result_type(first, second)
+        out = self._array("product", dtype, (first.shape[1], second.shape[1]))
+        found: Floats = np.matmul(first.T, second, out=out)
+        return found
+
+    def _array(self, name: str, dtype: np.dtype[Any], shape: tuple[int, int]) -> Floats:
+        size = shape[0] * shape[1]
+        held = self._arrays.get((name, dtype))
+        if held is None or held.size < size:
+            held = self._arrays[name, dtype] = np.empty(size, dtype)
+        return held[:size].reshape(shape)
 
 
 class CrossMoments:
@@ -79,17 +153,41 @@ class CrossMoments:
         """
         width, height = self.scatter.shape
         if self.own:
-            parts = _parts(first, width)
-            pairs: Iterable[tuple[Floats, Floats]] = ((part, part) for part in parts)
-        else:
-            if first.shape[:-1] != second.shape[:-1]:
-                raise FeaturesError(
-                    f"features {list(first.shape)} and {list(second.shape)} are not of the same "
-                    "segments"
-                )
-            pairs = zip(_parts(first, width), _parts(second, height), strict=True)
-        for one, two in pairs:
-            self.merge(_of_block(one, two))
+            one = Block(width)
+            for part in _parts(first, width):
+                one.hold(part)
+                self.add_block(one, one)
+            return
+        if first.shape[:-1] != second.shape[:-1]:
+            raise FeaturesError(
+                f"features {list(first.shape)} and {list(second.shape)} are not of the same "
+                "segments"
+            )
+        one, other = Block(width), Block(height)
+        for part, beside in zip(_parts(first, width), _parts(second, height), strict=True):
+            one.hold(part)
+            other.hold(beside)
+            self.add_block(one, other)
+
+    def add_block(self, first: Block, second: Block) -> None:
+        """Add rows that are held, as `add` without its checks; the same block twice where `own`."""
+        found = CrossMoments(0, 0, own=self.own)
+        found.count = len(first)
+        # Narrow products cost little in float64.
+        wide = first.dim * second.dim >= _WIDE
+        x, y = (one.centred(one.dtype if wide else np.float64) for one in (first, second))
+        found.means = (x.mean, y.mean)
+        # Cast where it is added.
+        found.scatter = second.product(x.rows, y.rows)
+        sums = [one.norms.sum(dtype=np.float64) for one in (x, y)]
+        found.energies = (float(sums[0]), float(sums[1]))
+        found.thirds = (
+            (y.norms @ x.rows).astype(np.float64),
+            (x.norms @ y.rows).astype(np.float64),
+        )
+        found.fourth = float(x.norms.astype(np.float64) @ y.norms.astype(np.float64))
+        found.precision = float(max(np.finfo(one.rows.dtype).eps for one in (x, y)))
+        self.merge(found)
 
     def merge(self, other: CrossMoments) -> None:
         """Add the rows that another one has seen, as if they had come here."""
@@ -162,9 +260,24 @@ class Moments:
         """Add rows, float32 or float64 [n, d] or [k, T, d]; see `CrossMoments.add`."""
         self.own.add(block, block)
 
+    def add_block(self, block: Block) -> None:
+        """Add rows that are held."""
+        self.own.add_block(block, block)
+
     def merge(self, other: Moments) -> None:
         """Add the rows that another one has seen, as if they had come here."""
         self.own.merge(other.own)
+
+    def of(self, features: slice) -> Moments:
+        """Take those of some features alone, without `thirds` and `fourth`, which are NaN."""
+        found = Moments(len(self.mean[features]))
+        own = found.own
+        own.thirds, own.fourth = (np.full(found.dim, np.nan),) * 2, np.nan
+        own.count, own.precision = self.count, self.own.precision
+        own.means = (self.mean[features],) * 2
+        own.scatter = self.own.scatter[features, features]
+        own.energies = (float(np.trace(own.scatter)),) * 2
+        return found
 
     @property
     def count(self) -> int:
@@ -280,46 +393,19 @@ def check_finite(rows: Floats) -> None:
         raise FeaturesError(f"feature {feature} of row {row} is {rows[row, feature]}")
 
 
-def _parts(block: Floats, dim: int) -> Iterator[Floats]:
-    """Cut rows into parts that are multiplied at once, after checking them."""
+def _flat(block: Floats, dim: int) -> Floats:
     if block.ndim < 2 or block.shape[-1] != dim:
         raise FeaturesError(f"features {list(block.shape)} are not rows of {dim} features")
     if block.dtype not in (np.float32, np.float64):
         raise FeaturesError(f"features are {block.dtype}, not float32 or float64")
-    rows = block.reshape(-1, dim)
+    return block.reshape(-1, dim)
+
+
+def _parts(block: Floats, dim: int) -> Iterator[Floats]:
+    """Cut rows into parts that are multiplied at once, after checking them."""
+    rows = _flat(block, dim)
     for start in range(0, len(rows), _ROWS):
         part = rows[start : start + _ROWS]
         if not np.isfinite(part).all():
             check_finite(rows)
         yield part
-
-
-def _of_block(first: Floats, second: Floats) -> CrossMoments:
-    """Moments of one block, wide products in its own precision."""
-    found = CrossMoments(0, 0, own=second is first)
-    if first.shape[1] * second.shape[1] < _WIDE:
-        first = first.astype(np.float64)
-        second = first if found.own else second.astype(np.float64)
-    found.count = len(first)
-    mean_x, x = _centred(first)
-    mean_y, y = (mean_x, x) if found.own else _centred(second)
-    norms_x = np.einsum("nd,nd->n", x, x)
-    norms_y = norms_x if found.own else np.einsum("nd,nd->n", y, y)
-    found.means = (mean_x, mean_y)
-    # Cast where it is added.
-    found.scatter = x.T @ y
-    found.energies = (float(norms_x.sum(dtype=np.float64)), float(norms_y.sum(dtype=np.float64)))
-    found.thirds = ((norms_y @ x).astype(np.float64), (norms_x @ y).astype(np.float64))
-    found.fourth = float(norms_x.astype(np.float64) @ norms_y.astype(np.float64))
-    found.precision = float(max(np.finfo(x.dtype).eps, np.finfo(y.dtype).eps))
-    return found
-
-
-def _centred(rows: Floats) -> tuple[Float64s, Floats]:
-    """Split rows into their mean and the rest, in their own precision without a float64 copy."""
-    mean = rows.mean(axis=0, dtype=np.float64)
-    high = mean.astype(rows.dtype)
-    rest = rows - high
-    # What the mean lost by rounding, so that large means cost no digits.
-    rest -= (mean - high).astype(rows.dtype)
-    return mean, rest

@@ -6,12 +6,13 @@ singular vectors; its singular values are the roots of the Gram matrix's eigenva
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
+from scipy.linalg.blas import dsymv
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from avfeat.collocate.scores.moments import Moments
@@ -208,13 +209,17 @@ def _leading(gram: Float64s, count: int) -> tuple[Float64s, Float64s]:
     dim = len(gram)
     if dim >= _WIDE:
         start = np.random.default_rng(0).standard_normal((2, dim))
+
+        def times(x: Float64s) -> Float64s:
+            product: Float64s = dsymv(1.0, gram.T, x)  # by columns, as BLAS has it: no copy
+            return product
+
+        def operator(times: Callable[[Float64s], Float64s]) -> LinearOperator:
+            return LinearOperator(gram.shape, matvec=times, dtype=gram.dtype)
+
         try:
-            values, vectors = eigsh(gram, k=count, which="LA", v0=start[0])
-            rest = LinearOperator(
-                gram.shape,
-                matvec=lambda x: gram @ x - vectors @ (values * (vectors.T @ x)),
-                dtype=gram.dtype,
-            )
+            values, vectors = eigsh(operator(times), k=count, which="LA", v0=start[0])
+            rest = operator(lambda x: times(x) - vectors @ (values * (vectors.T @ x)))
             (left,) = eigsh(rest, k=1, which="LA", v0=start[1], return_eigenvectors=False)
         except ArpackError:
             left = np.inf
