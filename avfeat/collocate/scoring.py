@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.directions import Directions, with_groups
 from avfeat.collocate.score_table import Options, Scored, Table
-from avfeat.collocate.scores.alignment import linear_cka, mutual_neighbours
+from avfeat.collocate.scores.alignment import linear_cka, mutual_neighbours, nearest
 from avfeat.collocate.scores.canonical import fit_common_space, whitener
-from avfeat.collocate.scores.joint import equal_energy, joint, joint_sums
+from avfeat.collocate.scores.joint import Scale, equal_energy, joint, joint_sums
 from avfeat.collocate.scores.moments import ClassSums, Moments
 from avfeat.collocate.scores.result import Score
 from avfeat.collocate.scores.retrieval import Reading, recall
@@ -106,12 +106,22 @@ def _over_same_angles(pairs: list[Scored]) -> list[Scored]:
 
 @dataclass(frozen=True, eq=False)
 class _Both:
-    """A backbone's moments on source and target, and its rows of the sampled clips."""
+    """A backbone's moments on source and target, and its rows of the sampled clips.
+
+    `clips` are those that the sampled rows are of.
+    """
 
     candidate: Candidate
     source: Measured
     target: Measured
     rows: NDArray[np.float32] | None
+    clips: NDArray[np.int64]
+
+    @cached_property
+    def nearest(self) -> NDArray[np.int64] | None:
+        """Neighbours among the sampled rows; every pair with this backbone needs them."""
+        assert self.rows is not None  # where a score needs them, all have them
+        return nearest(self.rows, clips=self.clips)
 
     @cached_property
     def whitener(self) -> NDArray[np.float64]:
@@ -153,6 +163,7 @@ class _Work:
         self.target = Clips.of(candidates, options.target)
         self.shared = len(set(self.source.ids) & set(self.target.ids))
         self.drawn = self.target.sampled(options.sampled, seed=options.seed)
+        self.places = np.repeat(np.arange(len(self.drawn)), self.drawn.segments)
 
     def read(self, candidate: Candidate, beside: Sequence[Candidate]) -> _Both:
         """Take moments of a backbone, and its cross moments with others."""
@@ -163,7 +174,7 @@ class _Work:
         rows = None
         if self.options.any_of(_SAMPLED):
             rows = self.drawn.features(candidate).reshape(-1, candidate.store.dim)
-        return _Both(candidate, source, target, rows)
+        return _Both(candidate, source, target, rows, self.places)
 
     def single(self, one: _Both) -> _Draft:
         """Score one backbone; what compares modalities does not apply."""
@@ -180,28 +191,29 @@ class _Work:
         name, options = audio.candidate.name, self.options
         scores: dict[str, Score] = {}
         directions = {}
-        for centred in self._forms():
+        forms, labelled = self._forms(), options.any_of(_LABELLED)
+        for centred in (False, True):
+            if centred not in forms and not (centred and labelled):
+                continue
             # One scale for both splits: theirs would turn the joint space.
             scale = equal_energy(audio.source.own, visual.source.own, centred=centred)
-            source, target = (
-                joint(one.own, other.own, other.cross[name], scale=scale)
-                for one, other in ((audio.source, visual.source), (audio.target, visual.target))
-            )
-            moments = (source, target)
-            directions[centred] = self._directions((audio, visual), scale, moments, centred=centred)
-        if options.any_of(_LABELLED):
-            scores |= self._joint_label_scores(audio, visual)
+            target = self._joint(audio.target, visual.target, name, scale)
+            if centred and labelled:
+                scores |= self._joint_label_scores(audio.target, visual.target, target, scale)
+            if centred in forms:
+                source = self._joint(audio.source, visual.source, name, scale)
+                directions[centred] = self._directions(
+                    (audio, visual), scale, (source, target), centred=centred
+                )
         cross = visual.target.cross[name]
         if "cka" in options.names:
             scores["cka"] = linear_cka(audio.target.own, visual.target.own, cross)
-        if audio.rows is not None and visual.rows is not None:
-            clips = np.repeat(np.arange(len(self.drawn)), self.drawn.segments)
-            if "mutual-knn" in options.names:
-                scores["mutual-knn"] = _above(
-                    *mutual_neighbours(audio.rows, visual.rows, clips=clips)
-                )
-            if "recall" in options.names:
-                scores["recall"] = self._recall(audio, visual, clips)
+        if "mutual-knn" in options.names:
+            scores["mutual-knn"] = _above(
+                *mutual_neighbours(audio.nearest, visual.nearest, clips=self.places)
+            )
+        if "recall" in options.names:
+            scores["recall"] = self._recall(audio, visual)
         return _Draft((name, visual.candidate.name), scores, directions)
 
     def finished(self, drafts: Sequence[_Draft]) -> list[Scored]:
@@ -277,15 +289,18 @@ class _Work:
             found["h-score"] = regularised_h_score(moments, sums)
         return found
 
-    def _joint_label_scores(self, audio: _Both, visual: _Both) -> dict[str, Score]:
-        one, other = audio.target, visual.target
-        if one.sums is None or other.sums is None:
-            return dict.fromkeys(_LABELLED, _NO_LABELS)
-        scale = equal_energy(audio.source.own, visual.source.own, centred=True)
-        moments = joint(one.own, other.own, other.cross[audio.candidate.name], scale=scale)
-        return self._label_scores(moments, joint_sums(one.sums, other.sums, scale=scale))
+    @staticmethod
+    def _joint(audio: Measured, visual: Measured, name: str, scale: Scale) -> Moments:
+        return joint(audio.own, visual.own, visual.cross[name], scale=scale)
 
-    def _recall(self, audio: _Both, visual: _Both, clips: NDArray[np.int64]) -> Score:
+    def _joint_label_scores(
+        self, audio: Measured, visual: Measured, both: Moments, scale: Scale
+    ) -> dict[str, Score]:
+        if audio.sums is None or visual.sums is None:
+            return self._label_scores(both, None)
+        return self._label_scores(both, joint_sums(audio.sums, visual.sums, scale=scale))
+
+    def _recall(self, audio: _Both, visual: _Both) -> Score:
         """Find visual segments by audio ones in the space that the source's correlations span."""
         drawn = self.drawn
         if drawn.labels is None:
@@ -304,14 +319,14 @@ class _Work:
             return Score.not_applicable(str(error))
         assert audio.rows is not None  # where a score needs them, all have them
         assert visual.rows is not None
-        flat = drawn.labels.reshape(len(clips), 2, -1)
+        flat = drawn.labels.reshape(len(self.places), 2, -1)
         found = recall(
             space.audio(audio.rows),
             space.visual(visual.rows),
             Reading(besides="clip"),
             query_labels=flat[:, 0],
             candidate_labels=flat[:, 1],
-            clips=clips,
+            clips=self.places,
         )
         return _above(found.value, found.chance)
 

@@ -105,7 +105,7 @@ def _evenly(times: NDArray[np.float64], segments: int) -> NDArray[np.bool_]:
 def blocks(
     store: FeatureStore, clips: Sequence[str], segments: int, *, size: int = 64
 ) -> Iterator[NDArray[np.float32]]:
-    """Read clips in order, float32 [k, segments, d] with k up to `size`.
+    """Read clips in order, float32 [k, segments, d] with k up to `size`, all about as many.
 
     All blocks are in one array: copy what is kept when the next one comes.
 
@@ -117,8 +117,8 @@ def blocks(
         If stored bytes are damaged, or a value is NaN, which no row has.
     """
     whole = np.empty((min(size, len(clips)), segments, store.dim), dtype=np.float32)
-    for first in range(0, len(clips), size):
-        part = clips[first : first + size]
+    for first, end in even_spans(len(clips), -(-len(clips) // size)):
+        part = clips[first:end]
         block = whole[: len(part)]
         done = 0
         for rows, times in store.together(part, reuse=True):
@@ -132,6 +132,11 @@ def blocks(
                 "the store again, or compare without this backbone"
             )
         yield block
+
+
+def even_spans(count: int, number: int) -> Iterator[tuple[int, int]]:
+    """Cut `count` things into `number` spans, none of them more than one longer than another."""
+    return pairwise(count * place // number for place in range(number + 1) if number)
 
 
 def gather(store: FeatureStore, clips: Sequence[str], segments: int) -> NDArray[np.float32]:

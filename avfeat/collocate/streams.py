@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,13 +15,13 @@ from threadpoolctl import threadpool_limits
 from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.scores.moments import Block, ClassSums, CrossMoments, Moments
 from avfeat.collocate.scores.neighbours import sample
-from avfeat.collocate.segments import blocks, gather, segment_count
+from avfeat.collocate.segments import blocks, even_spans, gather, segment_count
 from avfeat.metrics import avvp
 
 # Clips that one task reads. Its result is [d, d]; of shorter parts merging would be most of it.
 _CLIPS = 1024
-# Clips held at a time: some thousand rows make products fast, and 2048 features of them 32 MB.
-_BLOCK = 400
+# Clips held at a time: some thousand rows make products fast, and 2048 features of them 34 MB.
+_BLOCK = 420
 
 #: Groups of clips that a bootstrap draws from.
 GROUPS = 20
@@ -192,8 +191,10 @@ def _over_parts(
     """Do work on parts of clips, each with the number of its first clip, and merge in order."""
     # As many for each of two or four workers; the same ones however many there are.
     number = min(4 * -(-len(clips) // (4 * _CLIPS)), len(clips))
-    ends = [len(clips) * place // number for place in range(number + 1)]
-    parts = [delayed(work)(clips.part(slice(first, end)), first) for first, end in pairwise(ends)]
+    parts = [
+        delayed(work)(clips.part(slice(first, end)), first)
+        for first, end in even_spans(len(clips), number)
+    ]
     total: Any = reduce(lambda one, two: delayed(merge)(one, two), parts)
     # Workers that multiply by one library's threads would wait for each other.
     with threadpool_limits(1 if workers > 1 else None, "blas"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from avfeat.errors import IntegrityError, StoreBusyError, StoreError, WriteError
@@ -59,9 +61,14 @@ class LedgerEntry:
         )
 
     @classmethod
-    def from_bytes(cls, data: bytes, name: str) -> LedgerEntry:
-        """Parse what `to_bytes` wrote; IntegrityError if it was changed."""
-        document = jsonfile.unseal(data, name)
+    def from_bytes(cls, data: bytes, name: str, *, known: str | None = None) -> LedgerEntry:
+        """Parse what `to_bytes` wrote; IntegrityError if it was changed.
+
+        `known` is the sha256 (hex) of what the manifest was written with: of the same bytes nothing
+        else is left to be looked at.
+        """
+        same = known is not None and sha256(data) == known
+        document = json.loads(data) if same else jsonfile.unseal(data, name)
         try:
             clips = tuple(_clip(dict(record)) for record in document["clips"])
             return cls(document["unit"], document["fingerprint"], clips, document["files"])
@@ -83,8 +90,15 @@ def is_entry(name: str) -> bool:
     return re.fullmatch(rf"{FOLDER}/\d{{6,}}\.json", name) is not None
 
 
-def read_ledger(files: Files) -> dict[int, LedgerEntry]:
+def read_ledger(files: Files, digests: Mapping[str, str] | None = None) -> dict[int, LedgerEntry]:
     """Read every ledger entry of a store.
+
+    Parameters
+    ----------
+    files
+        The store.
+    digests
+        Unit to sha256 (hex) of its entry, as the manifest has them: those are read twice as fast.
 
     Raises
     ------
@@ -96,7 +110,8 @@ def read_ledger(files: Files) -> dict[int, LedgerEntry]:
         if not is_entry(name):  # what a file browser left there
             continue
         try:
-            entry = LedgerEntry.from_bytes(files.read(name), f"{files}/{name}")
+            known = None if digests is None else digests.get(PurePosixPath(name).stem)
+            entry = LedgerEntry.from_bytes(files.read(name), f"{files}/{name}", known=known)
         except IntegrityError as error:
             raise IntegrityError(
                 f"{error}; delete that file and run the same extract command again: the clips of "

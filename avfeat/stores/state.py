@@ -95,7 +95,7 @@ def load_state(files: Files, *, complete: bool = True) -> StoreState:
             f"{files}/{CLIPS} was changed: it is not the file that {MANIFEST} was written with; "
             "run the same extract command again: it is rebuilt from annotations and ledger"
         )
-    ledger = read_ledger(files)
+    ledger = read_ledger(files, manifest.ledger)
     gone = [unit for unit in map(int, manifest.ledger) if unit not in ledger]
     if complete and gone:
         raise IntegrityError(

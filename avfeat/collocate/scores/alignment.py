@@ -36,9 +36,42 @@ def linear_cka(audio: Moments, visual: Moments, cross: CrossMoments) -> Score:
     return Score(min(float(np.vdot(cross.scatter, cross.scatter)) / size, 1.0))
 
 
+def nearest(
+    rows: NDArray[np.float32], *, clips: NDArray[np.int64], k: int = 10
+) -> NDArray[np.int64] | None:
+    """Find each segment's k nearest neighbours by cosine among the segments of other clips.
+
+    Parameters
+    ----------
+    rows
+        float32 [n, d], features of a sample of segments; it takes O(n) memory and O(n^2) time, so
+        that n is better some thousands.
+    clips
+        Clip of each segment, int64 [n].
+
+    Returns
+    -------
+    ndarray or None
+        int64 [n, k], in no order; None if there are not more than k segments of other clips.
+    """
+    if len(rows) != len(clips):
+        raise FeaturesError(f"{len(rows)} rows and {len(clips)} segments do not fit")
+    check_finite(rows)
+    index, others = _others(clips)
+    if not len(clips) or int(others.min()) <= k:
+        return None
+    unit = unit_rows(rows)
+    found = np.empty((len(clips), k), np.int64)
+    for part in slices(len(clips), len(clips)):
+        likeness = unit[part] @ unit.T
+        likeness[index[part, None] == index] = -np.inf
+        found[part] = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
+    return found
+
+
 def mutual_neighbours(
-    audio: NDArray[np.float32],
-    visual: NDArray[np.float32],
+    audio: NDArray[np.int64] | None,
+    visual: NDArray[np.int64] | None,
     *,
     clips: NDArray[np.int64],
     k: int = 10,
@@ -53,8 +86,7 @@ def mutual_neighbours(
     Parameters
     ----------
     audio, visual
-        float32 [n, d_a] and [n, d_v], features of a sample of segments; it takes O(n) memory and
-        O(n^2) time, so that n is better some thousands.
+        What `nearest` finds among features of the same segments.
     clips
         Clip of each segment, int64 [n].
 
@@ -63,26 +95,19 @@ def mutual_neighbours(
     agreement, chance
         Chance is the expectation of spaces that have nothing to do with each other.
     """
-    if not len(audio) == len(visual) == len(clips):
-        raise FeaturesError(f"{len(audio)}, {len(visual)} and {len(clips)} segments do not fit")
-    check_finite(audio)
-    check_finite(visual)
-    _, index, sizes = np.unique(clips, return_inverse=True, return_counts=True)
-    others = len(clips) - sizes[index]
-    if not len(clips) or int(others.min()) <= k:
+    _, others = _others(clips)
+    for found in (audio, visual):
+        if found is not None and len(found) != len(clips):
+            raise FeaturesError(f"{len(found)} and {len(clips)} segments do not fit")
+    if audio is None or visual is None:
         few = int(others.min()) if len(clips) else 0
         reason = f"{counted(few, 'segment')} of other clips are too few for {k} neighbours"
         return Score.not_applicable(reason), Score.not_applicable(reason)
-    spaces = [unit_rows(audio), unit_rows(visual)]
-    shared = 0
-    for rows in slices(len(clips), len(clips)):
-        near = []
-        for space in spaces:
-            likeness = space[rows] @ space.T
-            likeness[index[rows, None] == index] = -np.inf
-            chosen = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
-            mask = np.zeros(likeness.shape, bool)
-            np.put_along_axis(mask, chosen, True, axis=1)
-            near.append(mask)
-        shared += int((near[0] & near[1]).sum())
+    shared = int((audio[:, :, None] == visual[:, None, :]).sum())
     return Score(shared / (k * len(clips))), Score(float((k / others).mean()))
+
+
+def _others(clips: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number the clips of segments, and count each segment's of other clips; int64 [n]."""
+    _, index, sizes = np.unique(clips, return_inverse=True, return_counts=True)
+    return index, len(clips) - sizes[index]

@@ -60,10 +60,14 @@ def joint(audio: Moments, visual: Moments, cross: CrossMoments, *, scale: Scale)
     mean = np.concatenate([a * audio.mean, v * visual.mean])
     own.means = (mean, mean)
     block = own.scatter
-    block[: audio.dim, : audio.dim] = a * a * audio.scatter
-    block[audio.dim :, audio.dim :] = v * v * visual.scatter
-    block[: audio.dim, audio.dim :] = a * v * cross.scatter
-    block[audio.dim :, : audio.dim] = block[: audio.dim, audio.dim :].T
+    first, second = slice(audio.dim), slice(audio.dim, None)
+    for place, factor, part in (
+        ((first, first), a * a, audio.scatter),
+        ((second, second), v * v, visual.scatter),
+        ((first, second), a * v, cross.scatter),
+        ((second, first), a * v, cross.scatter.T),
+    ):
+        np.multiply(part, factor, out=block[place])
     energy = a * a * audio.own.energies[0] + v * v * visual.own.energies[0]
     own.energies = (energy, energy)
     # |row|^2 is the sum of both modalities' squared norms.

@@ -308,7 +308,9 @@ class Moments:
         """Gram matrix F F^T of the features as columns, float64 [d, d]; or that of F - mean."""
         if centred:
             return self.scatter
-        return self.scatter + np.outer(self.count * self.mean, self.mean)
+        found = np.outer(self.count * self.mean, self.mean)
+        found += self.scatter
+        return found
 
     def energy(self, *, centred: bool) -> float:
         """Sum of squares of all values: the squared Frobenius norm, the trace of `second`."""

@@ -18,8 +18,7 @@ def ledoit_wolf(moments: Moments) -> float:
     """
     if moments.count == 0:
         return 1.0
-    covariance = moments.covariance
-    size = float(np.vdot(covariance, covariance))
+    size = float(np.vdot(moments.scatter, moments.scatter)) / moments.count**2
     variance = moments.energy(centred=True) / moments.count / moments.dim
     spread = max(moments.own.fourth / moments.count - size, 0.0) / moments.count
     distance = size - moments.dim * variance**2
@@ -28,7 +27,8 @@ def ledoit_wolf(moments: Moments) -> float:
 
 def shrunk(moments: Moments, share: float) -> NDArray[np.float64]:
     """Covariance with a share of it replaced by the identity of the same trace, float64 [d, d]."""
-    covariance = (1 - share) * moments.covariance
-    variance = moments.energy(centred=True) / max(moments.count, 1) / moments.dim
+    count = max(moments.count, 1)
+    covariance = (1 - share) / count * moments.scatter
+    variance = moments.energy(centred=True) / count / moments.dim
     covariance[np.diag_indices(moments.dim)] += share * variance
     return covariance

@@ -11,11 +11,12 @@ from sklearn.covariance import LedoitWolf
 from sklearn.cross_decomposition import CCA
 from sklearn.neighbors import NearestNeighbors
 
-from avfeat.collocate.scores.alignment import linear_cka, mutual_neighbours
+from avfeat.collocate.scores.alignment import linear_cka, mutual_neighbours, nearest
 from avfeat.collocate.scores.canonical import fit_common_space
 from avfeat.collocate.scores.lags import labels_by_lag, similarity_by_lag
 from avfeat.collocate.scores.moments import CrossMoments, Moments
 from avfeat.collocate.scores.neighbours import sample
+from avfeat.collocate.scores.result import Score
 from avfeat.errors import FeaturesError
 
 Parts = tuple[Moments, Moments, CrossMoments]
@@ -69,9 +70,16 @@ def test_cka_of_constant_features_is_not_applicable() -> None:
     assert linear_cka(*parts(a[:1], v[:1])).reason == "1 row cannot be compared"
 
 
+def agreement(
+    audio: np.ndarray, visual: np.ndarray, *, clips: np.ndarray, k: int = 10
+) -> tuple[Score, Score]:
+    found = (nearest(one, clips=clips, k=k) for one in (audio, visual))
+    return mutual_neighbours(*found, clips=clips, k=k)
+
+
 def test_mutual_neighbours_are_sklearns() -> None:
     a, v = paired(300, noise=0.8)
-    found, chance = mutual_neighbours(a, v, clips=np.arange(300), k=10)
+    found, chance = agreement(a, v, clips=np.arange(300), k=10)
     near = []
     for x in (a, v):
         index = NearestNeighbors(n_neighbors=10, metric="cosine").fit(x)
@@ -92,36 +100,39 @@ def test_neighbours_of_the_same_clip_do_not_count() -> None:
         .astype(np.float32)
         for _ in range(2)
     ]
-    bare, _ = mutual_neighbours(*views, clips=np.arange(600), k=9)
+    bare, _ = agreement(*views, clips=np.arange(600), k=9)
     assert bare.value == pytest.approx(1.0)
-    found, chance = mutual_neighbours(*views, clips=clips, k=9)
+    found, chance = agreement(*views, clips=clips, k=9)
     assert chance.value == pytest.approx(9 / 590)
     assert found.value is not None
     assert found.value < 0.05
     # In every order of the segments.
     order = rng.permutation(600)
-    again, _ = mutual_neighbours(*(view[order] for view in views), clips=clips[order], k=9)
+    again, _ = agreement(*(view[order] for view in views), clips=clips[order], k=9)
     assert again.value == pytest.approx(found.value)
 
 
 def test_chance_is_what_unrelated_spaces_reach() -> None:
     rng = np.random.default_rng(1)
     a, v = (rng.standard_normal((2_000, 16)).astype(np.float32) for _ in range(2))
-    found, chance = mutual_neighbours(a, v, clips=np.arange(2_000) // 10, k=10)
+    found, chance = agreement(a, v, clips=np.arange(2_000) // 10, k=10)
     assert found.value == pytest.approx(chance.value, rel=0.15)
 
 
 def test_too_few_segments_or_bad_ones() -> None:
     a, v = paired(30)
-    for score in mutual_neighbours(a, v, clips=np.arange(30) // 15, k=15):
+    for score in agreement(a, v, clips=np.arange(30) // 15, k=15):
         assert score.reason == "15 segments of other clips are too few for 15 neighbours"
-    for score in mutual_neighbours(a[:0], v[:0], clips=np.zeros(0, np.int64)):
+    for score in agreement(a[:0], v[:0], clips=np.zeros(0, np.int64)):
         assert score.reason.startswith("0 segments")
+    with pytest.raises(FeaturesError, match="do not fit"):
+        agreement(a, v[1:], clips=np.arange(30))
+    neighbours = nearest(a, clips=np.arange(30))
+    with pytest.raises(FeaturesError, match="do not fit"):
+        mutual_neighbours(neighbours, neighbours, clips=np.arange(29))
     a[3, 2] = np.nan
     with pytest.raises(FeaturesError, match="feature 2 of row 3 is nan"):
-        mutual_neighbours(a, v, clips=np.arange(30))
-    with pytest.raises(FeaturesError, match="do not fit"):
-        mutual_neighbours(a, v[1:], clips=np.arange(30))
+        agreement(a, v, clips=np.arange(30))
 
 
 def test_samples_are_ascending_bounded_and_repeatable() -> None:
