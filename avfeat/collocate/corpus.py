@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from avfeat.collocate.arrays import Arrays
 from avfeat.collocate.candidates import Candidate, Candidates
-from avfeat.collocate.segments import gather, segment_count
+from avfeat.collocate.segments import read_all, segment_count
 from avfeat.errors import FeaturesError
 from avfeat.manifests.clips import Clip
 from avfeat.manifests.jsonfile import digest
@@ -134,7 +134,7 @@ class _Cache:
             store = FeatureStore(source.url, allow_random=corpus.allow_random)
             if store.fingerprint != source.fingerprint:
                 raise FeaturesError(f"{source.url} was replaced while it was being used")
-            found = gather(store, ids, corpus.segments)
+            found = read_all(store, ids, corpus.segments)
             found.flags.writeable = False
             self._held[key] = found
             while len(self._held) > 1 and self._bytes() > _KEPT_BYTES:

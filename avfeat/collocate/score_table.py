@@ -78,8 +78,8 @@ class Table:
         }
 
 
-#: Parts of a store read at once, by default. Each holds moments of its own, some hundred MB of 4096
-#: features, and products have threads of their own: more would take memory and no time.
+#: Parts of a store read at once, by default, each by one core. Each holds moments of its own, some
+#: hundred MB of 4096 features: more would take more memory than the decompositions that follow.
 _MOST_WORKERS = 4
 
 
@@ -103,7 +103,7 @@ class Options:
     seed
         Of that sample and of the resamples.
     workers
-        Threads.
+        Threads that read and multiply. The numbers do not depend on them.
 
     Raises
     ------

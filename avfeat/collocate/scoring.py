@@ -108,20 +108,20 @@ def _over_same_angles(pairs: list[Scored]) -> list[Scored]:
 class _Both:
     """A backbone's moments on source and target, and its rows of the sampled clips.
 
-    `clips` are those that the sampled rows are of.
+    `places` are the clips of the sampled rows, by number.
     """
 
     candidate: Candidate
     source: Measured
     target: Measured
     rows: NDArray[np.float32] | None
-    clips: NDArray[np.int64]
+    places: NDArray[np.int64]
 
     @cached_property
-    def nearest(self) -> NDArray[np.int64] | None:
+    def nearest(self) -> NDArray[np.int64] | Score:
         """Neighbours among the sampled rows; every pair with this backbone needs them."""
         assert self.rows is not None  # where a score needs them, all have them
-        return nearest(self.rows, clips=self.clips)
+        return nearest(self.rows, clips=self.places)
 
     @cached_property
     def whitener(self) -> NDArray[np.float64]:

@@ -58,8 +58,8 @@ def by_second(
     Returns
     -------
     ndarray
-        float32 [k, segments, d]. A second that no row lies in, as the last one of a clip that ends
-        early, has the row nearest to its middle.
+        float32 [k, segments, d]; `rows` themselves where those are by the second. A second that no
+        row lies in, as the last one of a clip that ends early, has the row nearest to its middle.
     """
     even = _evenly(times, segments)
     if even.all() and rows.shape[1] == segments:
@@ -122,7 +122,8 @@ def blocks(
         block = whole[: len(part)]
         done = 0
         for rows, times in store.together(part, reuse=True):
-            block[done : done + len(rows)] = by_second(rows, times, segments)
+            with np.errstate(invalid="ignore"):  # of infinite ones; told below
+                block[done : done + len(rows)] = by_second(rows, times, segments)
             done += len(rows)
         # The mean of a second is finite where its rows are.
         finite = np.isfinite(block).all(axis=(1, 2))
@@ -136,10 +137,12 @@ def blocks(
 
 def even_spans(count: int, number: int) -> Iterator[tuple[int, int]]:
     """Cut `count` things into `number` spans, none of them more than one longer than another."""
-    return pairwise(count * place // number for place in range(number + 1) if number)
+    if number == 0:
+        return iter(())
+    return pairwise(count * place // number for place in range(number + 1))
 
 
-def gather(store: FeatureStore, clips: Sequence[str], segments: int) -> NDArray[np.float32]:
+def read_all(store: FeatureStore, clips: Sequence[str], segments: int) -> NDArray[np.float32]:
     """Read all clips, float32 [n, segments, d]; otherwise as `blocks`."""
     found = np.empty((len(clips), segments, store.dim), np.float32)
     first = 0

@@ -15,13 +15,13 @@ from threadpoolctl import threadpool_limits
 from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.scores.moments import Block, ClassSums, CrossMoments, Moments
 from avfeat.collocate.scores.neighbours import sample
-from avfeat.collocate.segments import blocks, even_spans, gather, segment_count
+from avfeat.collocate.segments import blocks, even_spans, read_all, segment_count
 from avfeat.metrics import avvp
 
 # Clips that one task reads. Its result is [d, d]; of shorter parts merging would be most of it.
 _CLIPS = 1024
-# Clips held at a time: some thousand rows make products fast, and 2048 features of them 34 MB.
-_BLOCK = 420
+# Segments held at a time: some thousand make products fast, and 2048 features of them 34 MB.
+_BLOCK = 4200
 
 #: Groups of clips that a bootstrap draws from.
 GROUPS = 20
@@ -82,11 +82,12 @@ class Clips:
 
     def rows(self, candidate: Candidate) -> Iterator[NDArray[np.float32]]:
         """Read a backbone's features, float32 [k, T, d]; each block in place of the one before."""
-        return blocks(candidate.store, self.ids, self.segments, size=_BLOCK)
+        size = max(1, _BLOCK // self.segments)
+        return blocks(candidate.store, self.ids, self.segments, size=size)
 
     def features(self, candidate: Candidate) -> NDArray[np.float32]:
         """Read all of a backbone's features, float32 [n, T, d]."""
-        return gather(candidate.store, self.ids, self.segments)
+        return read_all(candidate.store, self.ids, self.segments)
 
     @property
     def either(self) -> NDArray[np.bool_] | None:
@@ -176,13 +177,12 @@ def project(
         for name, basis in each.items():
             stacked[name][:, spans[key]] = basis
     groups = min(GROUPS, len(clips))
-    found = _over_parts(
+    return _over_parts(
         clips,
-        lambda part, first: _projected(candidates, part, stacked, groups, first),
+        lambda part, first: _projected(candidates, part, stacked, spans, groups, first),
         _merge_groups,
         workers=workers,
     )
-    return {key: [group.of(span) for group in found] for key, span in spans.items()}
 
 
 def _over_parts(
@@ -196,8 +196,9 @@ def _over_parts(
         for first, end in even_spans(len(clips), number)
     ]
     total: Any = reduce(lambda one, two: delayed(merge)(one, two), parts)
-    # Workers that multiply by one library's threads would wait for each other.
-    with threadpool_limits(1 if workers > 1 else None, "blas"):
+    # Workers that multiply by one library's threads would wait for each other; and products of
+    # several threads differ in their last bits.
+    with threadpool_limits(1, "blas"):
         found: T = total.compute(scheduler="threads", num_workers=workers)
     return found
 
@@ -229,24 +230,31 @@ def _measured(candidate: Candidate, clips: Clips, beside: Sequence[Candidate]) -
 def _projected(
     candidates: Sequence[Candidate],
     clips: Clips,
-    bases: Mapping[str, NDArray[np.float32]],
+    stacked: Mapping[str, NDArray[np.float32]],
+    spans: Mapping[K, slice],
     groups: int,
     first: int,
-) -> list[Moments]:
-    width = next(iter(bases.values())).shape[1]
-    found = [Moments(width) for _ in range(groups)]
+) -> dict[K, list[Moments]]:
+    found = {
+        key: [Moments(span.stop - span.start) for _ in range(groups)] for key, span in spans.items()
+    }
     for each in zip(*(clips.rows(one) for one in candidates), strict=True):
         coordinates = sum(
-            rows @ bases[one.name] for one, rows in zip(candidates, each, strict=True)
+            rows @ stacked[one.name] for one, rows in zip(candidates, each, strict=True)
         )
-        for place in range(groups):
-            # What is in group 0 of all clips need not be the first one of this block.
-            found[(first + place) % groups].add(coordinates[place::groups])
+        for key, span in spans.items():
+            for place in range(groups):
+                # What is in group 0 of all clips need not be the first one of this block.
+                group = found[key][(first + place) % groups]
+                group.add(coordinates[place::groups, :, span])
         first += len(each[0])
     return found
 
 
-def _merge_groups(one: list[Moments], other: list[Moments]) -> list[Moments]:
-    for group, more in zip(one, other, strict=True):
-        group.merge(more)
+def _merge_groups(
+    one: dict[K, list[Moments]], other: dict[K, list[Moments]]
+) -> dict[K, list[Moments]]:
+    for key, groups in one.items():
+        for group, more in zip(groups, other[key], strict=True):
+            group.merge(more)
     return one

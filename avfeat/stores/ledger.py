@@ -68,11 +68,11 @@ class LedgerEntry:
         else is left to be looked at.
         """
         same = known is not None and sha256(data) == known
-        document = json.loads(data) if same else jsonfile.unseal(data, name)
         try:
+            document = json.loads(data) if same else jsonfile.unseal(data, name)
             clips = tuple(_clip(dict(record)) for record in document["clips"])
             return cls(document["unit"], document["fingerprint"], clips, document["files"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"{name} is damaged: {error!r}") from error
 
 

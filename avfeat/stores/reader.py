@@ -132,7 +132,12 @@ class FeatureStore(Mapping[str, np.ndarray]):
         ----------
         reuse
             Read into the same memory again, as fresh memory takes longer to come by than reading:
-            copy what is kept when the next ones come.
+            copy what is kept when the next ones come. Otherwise all of it is the caller's.
+
+        Raises
+        ------
+        KeyError, IntegrityError
+            As for a single clip.
 
         Yields
         ------
@@ -151,7 +156,7 @@ class FeatureStore(Mapping[str, np.ndarray]):
                 indexes = range(run[0][0], run[-1][0] + 1)
                 found = self._rows.neighbours(indexes, max(counts), out=spare)
             if found is not None:
-                if reuse and (spare is None or len(spare[0]) < len(found[0])):
+                if reuse and (spare is None or spare[0].size < found[0].size):
                     spare = found
                 if len(set(counts)) == 1 and not _any_nan(*found):
                     yield found

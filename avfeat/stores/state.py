@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from avfeat.errors import IntegrityError, StoreError, StoreNotFoundError
-from avfeat.manifests.clips import SCHEMA, Clip, Outcome, from_table
+from avfeat.manifests.clips import SCHEMA, Clip, Outcome, clips_of
 from avfeat.manifests.store import StoreManifest
 from avfeat.stores.files import Files, sha256
 from avfeat.stores.ledger import LedgerEntry, ledger_name, read_ledger
@@ -117,7 +117,7 @@ def read_clips(files: Files) -> tuple[tuple[Clip, ...], str] | None:
         return None
     if table.schema != SCHEMA:
         return None
-    return from_table(table)[0], sha256(data)
+    return clips_of(table), sha256(data)
 
 
 def overlay(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from collocationkit import SEGMENTS, make_clips, make_family
 
-from avfeat.collocate.segments import blocks, by_second, segment_count
+from avfeat.collocate.segments import blocks, by_second, even_spans, segment_count
 from avfeat.errors import FeaturesError, IntegrityError
 from avfeat.manifests.clips import Clip
 from avfeat.stores.reader import open_store
@@ -112,6 +112,7 @@ def test_stores_are_read_in_blocks_in_the_order_asked_for(tmp_path: Path) -> Non
     ("value", "error", "words"),
     [
         (np.inf, FeaturesError, r"llp/vggish: clip train_03 has infinite features"),
+        (-np.inf, FeaturesError, r"llp/vggish: clip train_03 has infinite features"),
         # Rows never have NaN, which fills what was not written: the reader takes it for damage.
         (np.nan, IntegrityError, r"llp/vggish/features.zarr: clip train_03"),
     ],
@@ -120,16 +121,27 @@ def test_what_is_no_number_names_store_and_clip(
     tmp_path: Path, value: float, error: type[Exception], words: str
 ) -> None:
     def rows(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-        features = np.ones((SEGMENTS, 5), np.float32)
+        features = np.ones((2 * SEGMENTS, 5), np.float32)
         if clip.id == "train_03":
-            features[2, 1] = value
-        return features, np.arange(SEGMENTS) + 0.5
+            features[4:6, 1] = value, -value  # of one second
+        return features, np.arange(2 * SEGMENTS) / 2 + 0.25
 
     make_family(tmp_path, CLIPS, names=("vggish",), rows={"vggish": rows})
     store = open_store(tmp_path / "llp" / "vggish")
     assert [len(block) for block in blocks(store, ["train_02"], SEGMENTS)] == [1]
     with pytest.raises(error, match=words):
         list(blocks(store, [clip.id for clip in CLIPS], SEGMENTS))
+
+
+def test_spans_are_even_and_are_all() -> None:
+    for count in range(12):
+        for number in range(1, 6):
+            spans = list(even_spans(count, number))
+            assert [place for span in spans for place in range(*span)] == list(range(count))
+            lengths = [end - first for first, end in spans]
+            assert len(lengths) == number
+            assert max(lengths) - min(lengths) <= 1
+    assert list(even_spans(0, 0)) == []
 
 
 def test_clips_of_other_lengths_are_refused(tmp_path: Path) -> None:

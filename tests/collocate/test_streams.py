@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
-from collocationkit import SEGMENTS, make_clips, make_family
+from collocationkit import SEGMENTS, make_clips, make_family, make_store
 
 from avfeat.collocate import streams
-from avfeat.collocate.candidates import Candidates, gather
-from avfeat.collocate.streams import GROUPS, Clips, measure, project
+from avfeat.collocate.candidates import Candidate, Candidates, gather
+from avfeat.collocate.scores.moments import Moments
+from avfeat.collocate.streams import GROUPS, Clips, Measured, measure, project
+from avfeat.manifests.clips import Clip
 
 CLIPS = make_clips({"train": 3, "val": 53})
 
@@ -22,8 +27,8 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_CLIPS", 17)
-    monkeypatch.setattr(streams, "_BLOCK", 4)
+    monkeypatch.setattr(streams, "_CLIPS", 5)
+    monkeypatch.setattr(streams, "_BLOCK", 4 * SEGMENTS)
 
 
 def rows_of(candidates: Candidates, name: str, clips: Clips) -> np.ndarray:
@@ -64,6 +69,29 @@ def test_moments_are_those_of_all_rows(
     assert found.sums.positives.tolist() == labels.sum(axis=0).tolist()
 
 
+@pytest.mark.parametrize("size", [5, 12])
+def test_parts_are_as_many_for_each_of_four(
+    candidates: Candidates, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Of 53 clips, and of fewer clips than parts."""
+    monkeypatch.setattr(streams, "_CLIPS", size)
+    seen = []
+
+    def measured(candidate: Candidate, clips: Clips, beside: object) -> Measured:
+        seen.append(len(clips))
+        return Measured(Moments(candidate.store.dim), None, {})
+
+    monkeypatch.setattr(streams, "_measured", measured)
+    clips = Clips.of(candidates, "val")
+    measure(candidates.visual[0], clips, workers=1)
+    assert sum(seen) == 53
+    assert len(seen) == {5: 12, 12: 8}[size]
+    assert max(seen) - min(seen) <= 1
+    seen.clear()
+    measure(candidates.visual[0], clips.part(slice(0, 3)), workers=1)
+    assert seen == [1, 1, 1]
+
+
 def test_threads_change_no_bit(candidates: Candidates, small_parts: None) -> None:
     clips = Clips.of(candidates, "val")
     one, three = (measure(candidates.visual[0], clips, workers=n) for n in (1, 3))
@@ -71,12 +99,39 @@ def test_threads_change_no_bit(candidates: Candidates, small_parts: None) -> Non
     np.testing.assert_array_equal(one.own.mean, three.own.mean)
 
 
-@pytest.mark.parametrize(("parts", "block"), [(1000, 400), (17, 4), (50, 50)])
+def test_threads_change_no_bit_of_wide_products(tmp_path: Path) -> None:
+    """Of some thousand rows, which BLAS would share out among threads of its own."""
+    clips = make_clips({"train": 3, "val": 300})
+    rng = np.random.default_rng(0)
+
+    def rows(dim: int) -> Callable[[Clip], tuple[np.ndarray, np.ndarray]]:
+        return lambda clip: (
+            rng.gamma(2.0, size=(SEGMENTS, dim)).astype(np.float32),
+            np.arange(SEGMENTS) + 0.5,
+        )
+
+    for name, modality, dim in (("vggish", "audio", 500), ("resnet152", "visual", 700)):
+        make_store(tmp_path / "llp" / name, name, clips, rows(dim), modality=modality, dim=dim)
+    found = gather(str(tmp_path), dataset=None, audio=["all"], visual=["all"])
+    val = Clips.of(found, "val")
+    one, two = (measure(found.visual[0], val, beside=found.audio, workers=n) for n in (1, 2))
+    for first, second in ((one.own.own, two.own.own), (one.cross["vggish"], two.cross["vggish"])):
+        np.testing.assert_array_equal(first.scatter, second.scatter)
+        for third, other in zip(first.thirds, second.thirds, strict=True):
+            np.testing.assert_array_equal(third, other)
+    whole = found.visual[0].store
+    seen = np.concatenate([whole[i] for i in val.ids]).astype(np.float64)
+    scale = np.abs(one.own.scatter).max()
+    expected = (seen - seen.mean(axis=0)).T @ (seen - seen.mean(axis=0))
+    np.testing.assert_allclose(one.own.scatter / scale, expected / scale, atol=2e-6)
+
+
+@pytest.mark.parametrize(("parts", "block"), [(1000, 400), (5, 4), (10, 1), (50, 50)])
 def test_projected_groups_deal_clips_out_in_turn(
     candidates: Candidates, monkeypatch: pytest.MonkeyPatch, parts: int, block: int
 ) -> None:
     monkeypatch.setattr(streams, "_CLIPS", parts)
-    monkeypatch.setattr(streams, "_BLOCK", block)
+    monkeypatch.setattr(streams, "_BLOCK", block * SEGMENTS)
     clips = Clips.of(candidates, "val")
     rng = np.random.default_rng(1)
     bases = {

@@ -126,3 +126,15 @@ def test_units_beyond_a_million_are_read(tmp_path: Path) -> None:
 def test_any_other_text_is_no_entry(change: object) -> None:
     with pytest.raises(IntegrityError, match="the entry is damaged"):
         LedgerEntry.from_bytes(change(entry(OLD).to_bytes()), "the entry")  # type: ignore[operator]
+
+
+def test_bytes_that_the_manifest_knows_are_not_looked_at_again() -> None:
+    data = entry(OLD).to_bytes()
+    assert LedgerEntry.from_bytes(data, "7", known=sha256(data)) == entry(OLD)
+    changed = data.replace(b'"rows": 3', b'"rows": 4')
+    assert changed != data
+    with pytest.raises(IntegrityError, match="does not match its digest"):
+        LedgerEntry.from_bytes(changed, "7", known=sha256(data))
+    for nonsense in (b"{", b"\xff", b"{}", b"[]"):
+        with pytest.raises(IntegrityError, match="7 is damaged"):
+            LedgerEntry.from_bytes(nonsense, "7", known=sha256(nonsense))

@@ -38,7 +38,7 @@ def linear_cka(audio: Moments, visual: Moments, cross: CrossMoments) -> Score:
 
 def nearest(
     rows: NDArray[np.float32], *, clips: NDArray[np.int64], k: int = 10
-) -> NDArray[np.int64] | None:
+) -> NDArray[np.int64] | Score:
     """Find each segment's k nearest neighbours by cosine among the segments of other clips.
 
     Parameters
@@ -51,15 +51,18 @@ def nearest(
 
     Returns
     -------
-    ndarray or None
-        int64 [n, k], in no order; None if there are not more than k segments of other clips.
+    ndarray or Score
+        int64 [n, k], in no order; or why there are none: not more than k segments of other clips.
     """
     if len(rows) != len(clips):
         raise FeaturesError(f"{len(rows)} rows and {len(clips)} segments do not fit")
     check_finite(rows)
     index, others = _others(clips)
-    if not len(clips) or int(others.min()) <= k:
-        return None
+    few = int(others.min()) if len(clips) else 0
+    if few <= k:
+        return Score.not_applicable(
+            f"{counted(few, 'segment')} of other clips are too few for {k} neighbours"
+        )
     unit = unit_rows(rows)
     found = np.empty((len(clips), k), np.int64)
     for part in slices(len(clips), len(clips)):
@@ -70,11 +73,10 @@ def nearest(
 
 
 def mutual_neighbours(
-    audio: NDArray[np.int64] | None,
-    visual: NDArray[np.int64] | None,
+    audio: NDArray[np.int64] | Score,
+    visual: NDArray[np.int64] | Score,
     *,
     clips: NDArray[np.int64],
-    k: int = 10,
 ) -> tuple[Score, Score]:
     """Mutual k-nearest-neighbour agreement of two spaces and its chance level, both in [0, 1].
 
@@ -95,15 +97,18 @@ def mutual_neighbours(
     agreement, chance
         Chance is the expectation of spaces that have nothing to do with each other.
     """
-    _, others = _others(clips)
-    for found in (audio, visual):
-        if found is not None and len(found) != len(clips):
-            raise FeaturesError(f"{len(found)} and {len(clips)} segments do not fit")
-    if audio is None or visual is None:
-        few = int(others.min()) if len(clips) else 0
-        reason = f"{counted(few, 'segment')} of other clips are too few for {k} neighbours"
-        return Score.not_applicable(reason), Score.not_applicable(reason)
+    if isinstance(audio, Score):
+        return audio, audio
+    if isinstance(visual, Score):
+        return visual, visual
+    if audio.shape != visual.shape or len(audio) != len(clips):
+        raise FeaturesError(
+            f"neighbours {list(audio.shape)} and {list(visual.shape)} of {len(clips)} segments do "
+            "not fit"
+        )
     shared = int((audio[:, :, None] == visual[:, None, :]).sum())
+    k = audio.shape[1]
+    _, others = _others(clips)
     return Score(shared / (k * len(clips))), Score(float((k / others).mean()))
 
 

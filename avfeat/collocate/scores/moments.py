@@ -170,7 +170,11 @@ class CrossMoments:
             self.add_block(one, other)
 
     def add_block(self, first: Block, second: Block) -> None:
-        """Add rows that are held, as `add` without its checks; the same block twice where `own`."""
+        """Add rows that are held, as `add` does; the same block twice where `own`."""
+        if len(first) != len(second):
+            raise FeaturesError(f"{len(first)} and {len(second)} rows are not of the same segments")
+        if not len(first):
+            return
         found = CrossMoments(0, 0, own=self.own)
         found.count = len(first)
         # Narrow products cost little in float64.
@@ -267,17 +271,6 @@ class Moments:
     def merge(self, other: Moments) -> None:
         """Add the rows that another one has seen, as if they had come here."""
         self.own.merge(other.own)
-
-    def of(self, features: slice) -> Moments:
-        """Take those of some features alone, without `thirds` and `fourth`, which are NaN."""
-        found = Moments(len(self.mean[features]))
-        own = found.own
-        own.thirds, own.fourth = (np.full(found.dim, np.nan),) * 2, np.nan
-        own.count, own.precision = self.count, self.own.precision
-        own.means = (self.mean[features],) * 2
-        own.scatter = self.own.scatter[features, features]
-        own.energies = (float(np.trace(own.scatter)),) * 2
-        return found
 
     @property
     def count(self) -> int:

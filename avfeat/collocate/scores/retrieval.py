@@ -145,7 +145,7 @@ def recall(
     candidate_labels: Bools,
     clips: NDArray[np.int64],
 ) -> Level:
-    """Give the recall of one reading, as `retrieval` does, in a twelfth of its time."""
+    """Give the recall of one reading, as `retrieval` does, without the others."""
     queries, candidates = _unit(queries, candidates, clips)
     total = _Sums()
     for rows, allowed, matching in _tables(query_labels, candidate_labels, clips):

@@ -29,8 +29,6 @@ _LEAST_SPARE = 16
 _WIDE = 256
 # Of the largest eigenvalue: what rounding may leave above the least one found.
 _SLACK = 1e-12
-# Relative precision of the largest that is left, looked at for whether one was missed.
-_LOOK = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -222,9 +220,7 @@ def _leading(gram: Float64s, count: int) -> tuple[Float64s, Float64s]:
         try:
             values, vectors = eigsh(operator(times), k=count, which="LA", v0=start[0])
             rest = operator(lambda x: times(x) - vectors @ (values * (vectors.T @ x)))
-            (left,) = eigsh(
-                rest, k=1, which="LA", v0=start[1], tol=_LOOK, return_eigenvectors=False
-            )
+            (left,) = eigsh(rest, k=1, which="LA", v0=start[1], return_eigenvectors=False)
         except ArpackError:
             left = np.inf
         if left <= values.min() + _SLACK * values.max():

@@ -74,7 +74,7 @@ def agreement(
     audio: np.ndarray, visual: np.ndarray, *, clips: np.ndarray, k: int = 10
 ) -> tuple[Score, Score]:
     found = (nearest(one, clips=clips, k=k) for one in (audio, visual))
-    return mutual_neighbours(*found, clips=clips, k=k)
+    return mutual_neighbours(*found, clips=clips)
 
 
 def test_mutual_neighbours_are_sklearns() -> None:
@@ -127,9 +127,11 @@ def test_too_few_segments_or_bad_ones() -> None:
         assert score.reason.startswith("0 segments")
     with pytest.raises(FeaturesError, match="do not fit"):
         agreement(a, v[1:], clips=np.arange(30))
-    neighbours = nearest(a, clips=np.arange(30))
-    with pytest.raises(FeaturesError, match="do not fit"):
-        mutual_neighbours(neighbours, neighbours, clips=np.arange(29))
+    ten, five = (nearest(a, clips=np.arange(30), k=k) for k in (10, 5))
+    for one, other, count in ((ten, ten, 29), (ten, five, 30)):
+        with pytest.raises(FeaturesError, match="do not fit"):
+            mutual_neighbours(one, other, clips=np.arange(count))
+    assert mutual_neighbours(five, five, clips=np.arange(30))[0].value == 1
     a[3, 2] = np.nan
     with pytest.raises(FeaturesError, match="feature 2 of row 3 is nan"):
         agreement(a, v, clips=np.arange(30))

@@ -9,7 +9,7 @@ import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 
 from avfeat.collocate.scores.joint import equal_energy, joint, joint_sums
-from avfeat.collocate.scores.moments import ClassSums, CrossMoments, Moments
+from avfeat.collocate.scores.moments import Block, ClassSums, CrossMoments, Moments
 from avfeat.collocate.scores.shrinkage import ledoit_wolf, shrunk
 from avfeat.errors import FeaturesError
 
@@ -188,3 +188,29 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         ClassSums(3, 1).add(x, np.full((4, 1), np.nan))
     with pytest.raises(FeaturesError, match="do not fit"):
         ClassSums(3, 2).add(x, np.zeros((4, 1)))
+
+
+def test_a_block_holds_one_after_another_for_several_products() -> None:
+    """Lengths and widths differ, so that arrays are used again in part."""
+    widths = {"seen": 600, "heard": 520, "other": 450}
+    x = {name: rows(850, d, seed=d, offset=3.0).astype(np.float32) for name, d in widths.items()}
+    held = {name: Block(d) for name, d in widths.items()}
+    own = Moments(600)
+    crosses = {name: CrossMoments(widths[name], 600) for name in ("heard", "other")}
+    for first, last in ((0, 300), (300, 500), (500, 500), (500, 850)):
+        for name, block in held.items():
+            block.hold(x[name][first:last])
+        own.add_block(held["seen"])
+        for name, cross in crosses.items():
+            cross.add_block(held[name], held["seen"])
+    wide = {name: each.astype(np.float64) for name, each in x.items()}
+    less = {name: each - each.mean(axis=0) for name, each in wide.items()}
+    assert own.count == 850
+    assert relative(own.scatter, less["seen"].T @ less["seen"]) < 2e-6
+    for name, cross in crosses.items():
+        assert relative(cross.scatter, less[name].T @ less["seen"]) < 2e-6
+        norms = (less["seen"] ** 2).sum(axis=1)
+        assert relative(cross.thirds[0], norms @ less[name]) < 1e-4
+    held["heard"].hold(x["heard"][:3])
+    with pytest.raises(FeaturesError, match="3 and 350 rows are not of the same segments"):
+        crosses["heard"].add_block(held["heard"], held["seen"])

@@ -7,7 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from avfeat.collocate.scores.retrieval import READINGS, Reading, Retrieval, chance, retrieval
+from avfeat.collocate.scores.retrieval import (
+    READINGS,
+    Reading,
+    Retrieval,
+    chance,
+    recall,
+    retrieval,
+)
 from avfeat.errors import FeaturesError
 
 
@@ -83,6 +90,19 @@ def test_every_reading_is_that_of_loops(
     assert [*levels, precision.chance.value] == pytest.approx(literal(reading, data), abs=1e-12)
     labels = (data["query_labels"], data["candidate_labels"])
     assert chance(*labels, clips=data["clips"])[reading] == recall.chance
+
+
+@pytest.mark.parametrize("reading", READINGS)
+@pytest.mark.parametrize("alike", [False, True])
+def test_one_reading_is_that_of_all(
+    reading: Reading, alike: bool, data: dict[str, np.ndarray]
+) -> None:
+    if alike:  # every candidate is level with every other
+        data = data | {"candidates": np.ones_like(data["candidates"])}
+    data = data | {"query_labels": data["query_labels"].copy()}
+    data["query_labels"][:7] = False
+    expected = retrieval(**data).recall[reading]
+    assert recall(data.pop("queries"), data.pop("candidates"), reading, **data) == expected
 
 
 def test_the_default_reading() -> None:
