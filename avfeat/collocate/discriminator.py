@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from avfeat.collocate.scores.moments import check_finite
+from avfeat.collocate.scores.block import check_finite
 from avfeat.errors import FeaturesError
 from avfeat.words import counted
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from avfeat.collocate.candidates import Candidate, Candidates
-from avfeat.collocate.scores.moments import Block, ClassSums, CrossMoments, Moments
+from avfeat.collocate.scores.block import Block
+from avfeat.collocate.scores.moments import ClassSums, CrossMoments, Moments
 from avfeat.collocate.scores.neighbours import sample
 from avfeat.collocate.segments import blocks, even_spans, read_all, segment_count
 from avfeat.metrics import avvp

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from avfeat.collocate.scores.moments import CrossMoments, Moments, check_finite
+from avfeat.collocate.scores.block import check_finite
+from avfeat.collocate.scores.moments import CrossMoments, Moments
 from avfeat.collocate.scores.neighbours import slices, unit_rows
 from avfeat.collocate.scores.result import Score
 from avfeat.errors import FeaturesError

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cholesky, solve_triangular, svd
 
-from avfeat.collocate.scores.moments import CrossMoments, Moments, check_finite
+from avfeat.collocate.scores.block import check_finite
+from avfeat.collocate.scores.moments import CrossMoments, Moments
 from avfeat.collocate.scores.shrinkage import ledoit_wolf, shrunk
 from avfeat.errors import FeaturesError
 from avfeat.words import counted

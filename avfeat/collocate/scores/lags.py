@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from avfeat.collocate.scores.moments import check_finite
+from avfeat.collocate.scores.block import check_finite
 from avfeat.collocate.scores.neighbours import unit_rows
 from avfeat.errors import FeaturesError
 

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from avfeat.collocate.scores.moments import check_finite
+from avfeat.collocate.scores.block import check_finite
 from avfeat.collocate.scores.neighbours import slices, unit_rows
 from avfeat.collocate.scores.result import Score
 from avfeat.errors import FeaturesError

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
 
+from avfeat.collocate.scores.block import Block
 from avfeat.collocate.scores.joint import equal_energy, joint, joint_sums
-from avfeat.collocate.scores.moments import Block, ClassSums, CrossMoments, Moments
+from avfeat.collocate.scores.moments import ClassSums, CrossMoments, Moments
 from avfeat.collocate.scores.shrinkage import ledoit_wolf, shrunk
 from avfeat.errors import FeaturesError
 
