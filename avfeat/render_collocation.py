@@ -66,7 +66,7 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
     # Beside what it is of; of the other angles it is in the JSON document.
     place = names.index("svd") + 1 if "svd" in names and any(intervals) else None
     if place is not None:
-        columns.insert(place, "95 % #")
+        columns.insert(place, "svd 95 % #")
     cells = []
     for row, interval in zip(rows, intervals, strict=True):
         values = [_value(row["scores"][name]) for name in names]

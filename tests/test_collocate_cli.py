@@ -34,7 +34,7 @@ def test_scores_as_a_table(avfeat: Cli, root: str) -> None:
     lines = result.stdout.splitlines()
     assert "29 that all stores have (1 more that only some have)" in result.stdout
     (head,) = (line for line in lines if line.startswith("pair"))
-    assert head.split()[:6] == ["pair", "h-score", "logme", "svd", "95", "%"]
+    assert head.split()[:7] == ["pair", "h-score", "logme", "svd", "svd", "95", "%"]
     assert "by h-score" in result.stdout
     rows = [line.split() for line in lines if line.startswith(("vggish + ", "openl3 + "))]
     assert len(rows) == 4

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from avfeat.datasets.synthetic import BACKBONES as FAMILY
 from avfeat.datasets.synthetic import NAME as SYNTHETIC
 from avfeat.errors import CollocationError, RandomWeightsError, UnknownNameError
 from avfeat.manifests.recipe import differences
@@ -272,6 +273,9 @@ class _Shelf:
                 raise UnknownNameError("backbone", name, known) from error
             if spec.name != name:
                 return self.pick(spec.name, modality)
+            if self.dataset == SYNTHETIC and name not in {each.name for each in FAMILY}:
+                own = ", ".join(sorted(each.name for each in FAMILY))
+                raise CollocationError(f"the synthetic family has no {name}; it has {own}")
         if (one.modality if one else spec.modality) != modality:
             raise CollocationError(f"{name} is no {modality} backbone")
         return one

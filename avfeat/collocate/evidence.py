@@ -24,7 +24,8 @@ class Agreement:
     ----------
     best
         The pair that it puts first, of several the first by name; None where it chooses none, as
-        it has no values or all are equal, or where its choice has no true value.
+        it has no values or all are equal, where its choice has no true value, or where all true
+        values are equal.
     tied
         How many pairs share its highest value.
     tau
@@ -75,6 +76,9 @@ def agreement(values: Mapping[Pair, float], truth: Mapping[Pair, float]) -> Agre
     chosen = sorted(pair for pair, value in values.items() if value == highest)
     if len(values) > 1 and len(chosen) == len(values):
         return Agreement(None, len(chosen), None, None, None, len(both), "all values are equal")
+    if len(truth) > 1 and len(set(truth.values())) == 1:
+        reason = "the traversal does not tell the pairs apart"
+        return Agreement(None, len(chosen), None, None, None, len(both), reason)
     tau, reason = _tau([values[pair] for pair in both], [truth[pair] for pair in both])
     if lost := [pair for pair in chosen if pair not in truth]:
         reason = f"its choice, {' + '.join(lost[0])}, diverged in the traversal"

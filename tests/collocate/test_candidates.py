@@ -94,6 +94,10 @@ def test_what_is_missing_of_the_synthetic_family_is_made_by_its_own_command(tmp_
     out = make_family(tmp_path, CLIPS, names=("vggish", "resnet152"), dataset="synthetic")
     (one,) = find(out, "vggish", "resnet152,senet154").missing
     assert one.command == f"avfeat datasets synthesize --out {out}"
+    with pytest.raises(
+        CollocationError, match=r"family has no openl3\.music; it has openl3, openl3_"
+    ):
+        gather(out, dataset=None, audio=["openl3.music"], visual=["resnet152"])
 
 
 def test_order_and_duplicates_are_those_asked_for(root: str) -> None:

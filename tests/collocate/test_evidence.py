@@ -64,8 +64,14 @@ def test_what_cannot_be_told() -> None:
     lone = agreement({("b", "y"): 1.0}, TRUTH)
     assert (lone.best, lone.rank, lone.reason) == (("b", "y"), 2, "1 pair cannot be correlated")
     same = agreement(TRUTH, dict.fromkeys(TRUTH, 50.0))
-    assert (same.tau, same.best, same.regret) == (None, ("b", "x"), 0.0)
-    assert same.reason == "all values that it is compared with are equal"
+    assert (same.tau, same.best, same.regret, same.rank) == (None, None, None, None)
+    assert same.reason == "the traversal does not tell the pairs apart"
+    part = agreement(
+        {("a", "x"): 1.0, ("a", "y"): 2.0, ("b", "y"): 3.0},
+        dict(TRUTH) | dict.fromkeys([("a", "x"), ("a", "y"), ("b", "y")], 50.0),
+    )
+    assert (part.tau, part.best) == (None, ("b", "y"))
+    assert part.reason == "all values that it is compared with are equal"
     two = agreement({("a", "x"): 1.0, ("b", "x"): 2.0}, TRUTH)
     assert (two.tau, two.reason, two.pairs) == (None, "2 pairs cannot be correlated", 2)
     assert (two.best, two.rank, two.regret) == (("b", "x"), 1, 0.0)
