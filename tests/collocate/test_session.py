@@ -32,7 +32,8 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
 
 
 def place(pair: tuple[str, str], value: float, epochs: int = 4) -> Place:
-    scores = {"segment": {"type_av": value}}
+    metrics = ("audio", "visual", "audio_visual", "type_av", "event_av")
+    scores = {level: dict.fromkeys(metrics, value) for level in ("segment", "event")}
     return Place(pair, value, None, epochs, ({"key": str(pair), "scores": scores},))
 
 
