@@ -20,6 +20,8 @@ from avfeat.console import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from avfeat.collocate.runner import Ended
+
 
 @click.command()
 @click.option("--audio", required=True, help="Audio backbones: names with commas, or 'all'.")
@@ -130,19 +132,18 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     from avfeat.collocate import candidates, session
     from avfeat.collocate.hyper import Hyper, grid_around
     from avfeat.collocate.score_table import SCORES, Options
-    from avfeat.words import counted
 
     talk = talk_console(quiet=options["quiet"])
     if options["report"]:
         from avfeat.collocate import report
 
         report.check_target(options["report"])  # before hours of trainings
-    scores = SCORES if options["scores"] is None else _names(options["scores"])
+    scores = SCORES if options["scores"] is None else _names("--scores", options["scores"])
     chosen = candidates.gather(
         options["out"],
         dataset=options["dataset"],
-        audio=_names(options["audio"]),
-        visual=_names(options["visual"]),
+        audio=_names("--audio", options["audio"]),
+        visual=_names("--visual", options["visual"]),
         motion=options["motion"],
         trains=options["method"] != "scores",
         allow_random=options["allow_random"],
@@ -178,17 +179,7 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         settings,
         client=client,
         reading=lambda name: talk.print(f"reading {name}", markup=False),
-        trained=lambda training, record, known: talk.print(
-            f"{'found in the log' if known else 'trained'}: {' + '.join(training.pair)} on "
-            f"{training.train}, learning rate {training.hyper.lr:g}, seed {training.hyper.seed}, "
-            f"{counted(training.until or training.hyper.epochs, 'epoch')}: "
-            + (
-                "diverged"
-                if record["diverged"]
-                else f"Type@AV {record['scores']['segment']['type_av']:.2f}"
-            ),
-            markup=False,
-        ),
+        trained=lambda ended: talk.print(_told(ended), markup=False),
     )
     if options["as_json"]:
         print_json(document)
@@ -212,9 +203,30 @@ def _splits(options: dict[str, Any], splits: Sequence[str], talk: Console) -> tu
     return source or "train", target or "val"
 
 
-def _names(text: str) -> list[str]:
+def _names(option: str, text: str) -> list[str]:
     """Cut names at commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+    from avfeat.errors import UsageError
+
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{option} {text!r} names nothing: give names with commas between them")
+    return names
+
+
+def _told(ended: Ended) -> str:
+    """Say what came of a training."""
+    from avfeat.words import counted
+
+    training, record = ended.training, ended.record
+    result = "diverged"
+    if not record["diverged"]:
+        result = f"Type@AV {record['scores']['segment']['type_av']:.2f}"
+    return (
+        f"{ended.done} of {ended.total} {'found in the log' if ended.known else 'trained'}: "
+        f"{' + '.join(training.pair)} on {training.train}, learning rate {training.hyper.lr:g}, "
+        f"seed {training.hyper.seed}, "
+        f"{counted(training.until or training.hyper.epochs, 'epoch')}: {result}"
+    )
 
 
 def _cluster(options: dict[str, Any]) -> Any:

@@ -32,7 +32,7 @@ def _head(console: Console, document: dict[str, Any]) -> None:
         ("data set", document["dataset"]),
         ("audio", ", ".join(document["audio"])),
         ("visual", ", ".join(document["visual"])),
-        ("motion", document["motion"] or "none"),
+        *([("motion", document["motion"] or "none")] if document["method"] != "scores" else []),
         ("clips", f"{document['clips']} that all stores have" + _apart(document["clips_apart"])),
     ]
     console.print("collocation", style="bold")
@@ -119,19 +119,21 @@ def _value(score: dict[str, Any]) -> str:
 
 
 def _search(console: Console, name: str, search: dict[str, Any]) -> None:
+    # Pairs that are level share the first of their places.
+    reached = [(place["epochs"], place["type_av"]) for place in search["places"]]
     table(
         console,
         f"{name}: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}",
         ("place #", "pair", "Type@AV #", "spread #", "epochs #"),
         [
             (
-                number,
+                reached.index(own) + 1,
                 " + ".join(place["pair"]),
                 "diverged" if place["type_av"] is None else f"{place['type_av']:.2f}",
                 _NONE if place["spread"] is None else f"{place['spread']:.2f}",
                 place["epochs"],
             )
-            for number, place in enumerate(search["places"], start=1)
+            for own, place in zip(reached, search["places"], strict=True)
         ],
     )
     for step in search["facts"].get("path", []):

@@ -84,11 +84,16 @@ def test_scores_as_json(avfeat: Cli, root: str) -> None:
         (("--audio", "vgish", "--visual", "all"), "Did you mean 'vggish'?"),
         (("--audio", "polynet", "--visual", "all"), "polynet is no audio backbone"),
         (("--audio", "all", "--visual", "senet154"), "avfeat extract --backbone senet154"),
-        (("--audio", ",", "--visual", "all"), "no audio store of llp"),
+        (("--audio", ",", "--visual", "all"), "--audio ',' names nothing"),
         ((*COMMON[1:], "--scores", "logm"), "Did you mean 'logme'?"),
-        ((*COMMON[1:], "--scores", ","), "no score is asked for"),
+        ((*COMMON[1:], "--scores", ","), "--scores ',' names nothing"),
+        (("--audio", "all", "--visual", ""), "--visual '' names nothing"),
         ((*COMMON[1:], "--dataset", "lpp"), "Did you mean 'llp'?"),
         ((*COMMON[1:], "--motion", "i3d"), "--motion none"),
+        (
+            (*COMMON[1:], "--method", "proxy", "--motion", "vggish"),
+            "vggish is no visual backbone: its modality is audio",
+        ),
         ((*COMMON[1:], "--source", "dev"), "choose with --source and --target"),
         ((*COMMON[1:], "--workers", 2), "--method scores has none"),
         ((*COMMON[1:], "--workers", 2, "--scheduler", "tcp://x:1"), "leave out --scheduler"),
@@ -126,8 +131,13 @@ def test_all_methods_and_again_from_the_log(avfeat: Cli, root: str) -> None:
     options = ("--method", "all", "--epochs", 1, "--scores", "cka", "--resamples", 0, "--json")
     first = avfeat(*arguments, *options)
     document = json.loads(first.stdout)
-    # Three rates, one more pair at the best; two pairs of the traversal.
-    assert first.stderr.count("trained: ") >= 6
+    # Three rates, one more pair at the best; two pairs of the traversal. Each is told once.
+    trainings = [search["trainings"] for search in document["searches"].values()]
+    assert first.stderr.count("trained: ") == sum(trainings) >= 6
+    assert "1 of 3 trained: vggish + polynet on val, learning rate 0.0001" in first.stderr
+    # The pair that was tuned is one of them, and told of already.
+    assert "2 of 2 trained: vggish + resnet152 on val" in first.stderr
+    assert "found in the log" not in first.stderr
     again = avfeat(*arguments, *options)
     assert "trained: " not in again.stderr
     assert "found in the log: vggish + polynet on val, learning rate 0.0001, seed 1" in again.stderr

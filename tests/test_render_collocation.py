@@ -12,9 +12,11 @@ from avfeat.render_collocation import collocation
 
 def printed(evidence: dict[str, Any]) -> list[str]:
     """Lines of a traversal of four pairs."""
-    place = {"type_av": 50.0, "spread": None, "epochs": 1}
+    place = {"spread": None, "epochs": 1}
+    values = {"w": 5.0, "x": 4.0, "y": 4.0, "z": 3.0}
     document = {
         "dataset": "llp",
+        "method": "all",
         "audio": ["a"],
         "visual": ["w", "x", "y", "z"],
         "motion": None,
@@ -25,7 +27,10 @@ def printed(evidence: dict[str, Any]) -> list[str]:
         "stores": {},
         "searches": {
             "traverse": {
-                "places": [{"pair": ["a", name], **place} for name in "wxyz"],
+                "places": [
+                    {"pair": ["a", name], "type_av": value, **place}
+                    for name, value in values.items()
+                ],
                 "seconds": 8.0,
                 "trainings": 4,
                 "facts": {},
@@ -50,6 +55,17 @@ def agreement(**values: Any) -> dict[str, Any]:
         "seconds": 2.0,
         "times_cheaper": 4.0,
     } | values
+
+
+def test_pairs_that_are_level_share_a_place() -> None:
+    lines = printed({})
+    assert [line for line in lines if " a + " in line] == [
+        "1 a + w 5.00 - 1",
+        "2 a + x 4.00 - 1",
+        "2 a + y 4.00 - 1",
+        "4 a + z 3.00 - 1",
+    ]
+    assert "motion none" in lines
 
 
 def test_evidence_tells_pairs_without_values_and_why_there_is_no_tau() -> None:

@@ -274,10 +274,11 @@ class _Shelf:
             if spec.name != name:
                 return self.pick(spec.name, modality)
             if self.dataset == SYNTHETIC and name not in {each.name for each in FAMILY}:
-                own = ", ".join(sorted(each.name for each in FAMILY))
-                raise CollocationError(f"the synthetic family has no {name}; it has {own}")
-        if (one.modality if one else spec.modality) != modality:
-            raise CollocationError(f"{name} is no {modality} backbone")
+                there = ", ".join(sorted(each.name for each in FAMILY))
+                raise CollocationError(f"the synthetic family has no {name}; it has {there}")
+        own = one.modality if one else spec.modality
+        if own != modality:
+            raise CollocationError(f"{name} is no {modality} backbone: its modality is {own}")
         return one
 
     def command(self, name: str) -> str:

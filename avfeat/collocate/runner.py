@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from avfeat.collocate.corpus import Corpus
@@ -16,8 +16,29 @@ from avfeat.errors import ClusterError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-#: Told of a training, of its record, and whether the log had it before.
-Listener = Callable[[Training, Record, bool], None]
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A training whose record is at hand.
+
+    Attributes
+    ----------
+    training, record
+        What was asked for, and what came of it.
+    known
+        The log had it before.
+    done, total
+        How many of the trainings that were asked for together are at hand, and how many there are.
+    """
+
+    training: Training
+    record: Record
+    known: bool
+    done: int
+    total: int
+
+
+Listener = Callable[[Ended], None]
 
 
 class Runner:
@@ -33,7 +54,7 @@ class Runner:
         Of a Dask cluster whose workers see the stores by the same paths; None to train here. Each
         worker reads features once and keeps them for its next training.
     listener
-        Told of every training that ended, and of those found in the log.
+        Told once of every training that ended, and of those found in the log.
     """
 
     def __init__(
@@ -47,7 +68,8 @@ class Runner:
         self.corpus = corpus
         self._log = log
         self._client = client
-        self._listener = listener or (lambda training, record, known: None)
+        self._listener = listener or (lambda ended: None)
+        self._told: set[str] = set()
         # Where paused trainings are: here, or on the worker that has them.
         self._paused: dict[str, Fit | Future[Any]] = {}
         # The corpus on the cluster. Sent again its name would be the same, and letting go of the
@@ -76,10 +98,17 @@ class Runner:
         # What nobody goes on with was dropped.
         self._paused = {key: one for key, one in self._paused.items() if key in before}
         records: dict[str, Record] = {}
+
+        def ended(training: Training, key: str, record: Record, *, known: bool) -> None:
+            records[key] = record
+            # A search may come back to a training of its own.
+            if key not in self._told:
+                self._told.add(key)
+                self._listener(Ended(training, record, known, len(records), len(set(keys))))
+
         for training, key in zip(trainings, keys, strict=True):
             if (record := self._known(training, key)) is not None:
-                records[key] = record
-                self._listener(training, record, True)
+                ended(training, key, record, known=True)
         # Visual features are the large ones, 0.8 GB of LLP's training clips: trainings on the same
         # follow each other, so that each store is read once even if a process keeps only one.
         visuals = list(dict.fromkeys(training.visual for training in trainings))
@@ -91,8 +120,7 @@ class Runner:
         jobs = [(trainings[n], keys[n], before[n] if before else None) for n in todo]
         for training, key, record in run(jobs):
             self._log.keep(record)
-            records[key] = record
-            self._listener(training, record, False)
+            ended(training, key, record, known=False)
         return [records[key] for key in keys]
 
     def _known(self, training: Training, key: str) -> Record | None:

@@ -211,6 +211,8 @@ def _angles(angles: Angles | None) -> Document | None:
         "cosines": angles.cosines.tolist(),
         "determined": angles.determined.tolist(),
         "gaps": angles.gaps.tolist(),
+        "thresholds": dict(zip(("source", "target"), angles.thresholds, strict=True)),
+        "last_gaps": dict(zip(("source", "target"), angles.last_gaps, strict=True)),
         "principal": angles.principal.tolist(),
         "energy": dict(zip(("source", "target"), angles.energy, strict=True)),
         "interval": None if angles.interval is None else angles.interval.tolist(),

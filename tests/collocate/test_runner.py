@@ -55,7 +55,7 @@ def trainings(candidates: Candidates, **values: Any) -> list[Training]:
 
 
 def told(runner_log: list[tuple[str, bool]]) -> Any:
-    return lambda training, record, known: runner_log.append((training.visual.name, known))
+    return lambda ended: runner_log.append((ended.training.visual.name, ended.known))
 
 
 def without_times(record: Record) -> Record:
@@ -174,7 +174,7 @@ def test_trainings_run_by_visual_backbone_and_return_in_the_order_asked_for(
     monkeypatch.setattr(corpus_module, "_KEPT_BYTES", 6 * 4 * 4 * (5 + 7 + 8))
     ran: list[tuple[str, str]] = []
     asked = trainings(candidates, hyper=replace(HYPER, epochs=1))
-    runner = Runner(corpus, Log(str(tmp_path / "log")), listener=lambda t, r, k: ran.append(t.pair))
+    runner = Runner(corpus, Log(str(tmp_path / "log")), listener=lambda e: ran.append(e.training.pair))
     records = runner.run(asked)
     assert [tuple(record["pair"]) for record in records] == [one.pair for one in asked]
     assert ran == [

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from collocationkit import make_clips, make_family
 from rich.console import Console
@@ -84,6 +85,19 @@ def test_intervals_are_in_the_document(candidates: Candidates) -> None:
             interval = row["angles"][form]["interval"]
             assert [len(ends) for ends in interval] == [2, 2]
             assert all(0 <= low <= high <= 1 for low, high in interval)
+
+
+def test_why_a_gap_is_closed_is_in_the_document(candidates: Candidates) -> None:
+    document = session.collocate(candidates, Settings(scoring=SCORING))
+    clips, splits = document["splits"]["clips"], document["splits"]
+    for row in [*document["pairs"], *document["singles"]]:
+        printed = row["angles"]["printed"]
+        for side in ("source", "target"):
+            assert printed["thresholds"][side] == pytest.approx(np.sqrt(2 / clips[splits[side]]))
+            assert 0 <= printed["last_gaps"][side] <= 1
+        for gap, open_ in zip(printed["gaps"], printed["determined"], strict=True):
+            assert gap >= min(printed["thresholds"].values()) or not open_
+            assert gap < max(printed["thresholds"].values()) or open_
 
 
 def test_methods_are_held_against_the_traversal(
