@@ -174,8 +174,8 @@ def test_trainings_run_by_visual_backbone_and_return_in_the_order_asked_for(
     monkeypatch.setattr(corpus_module, "_KEPT_BYTES", 6 * 4 * 4 * (5 + 7 + 8))
     ran: list[tuple[str, str]] = []
     asked = trainings(candidates, hyper=replace(HYPER, epochs=1))
-    runner = Runner(corpus, Log(str(tmp_path / "log")), listener=lambda e: ran.append(e.training.pair))
-    records = runner.run(asked)
+    log = Log(str(tmp_path / "log"))
+    records = Runner(corpus, log, listener=lambda e: ran.append(e.training.pair)).run(asked)
     assert [tuple(record["pair"]) for record in records] == [one.pair for one in asked]
     assert ran == [
         ("vggish", "polynet"),
