@@ -27,17 +27,29 @@ _KEPT_BYTES = 3 << 30
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a backbone's rows are: what a worker needs to open them."""
+    """Where a backbone's rows are, and which: what a worker needs to open them.
+
+    Attributes
+    ----------
+    name
+        Of the backbone.
+    url
+        Of the store.
+    fingerprint, content
+        Of how its rows were made, and of the rows: media may change where recipes do not.
+    """
 
     name: str
     url: str
     fingerprint: str
+    content: str
 
     @classmethod
     def of(cls, candidate: Candidate) -> Source:
         """Refer to a candidate's store, wherever a worker was started."""
         store = candidate.store
-        return cls(candidate.name, str(Files(store.url).local or store.url), store.fingerprint)
+        url = str(Files(store.url).local or store.url)
+        return cls(candidate.name, url, store.fingerprint, store.content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +144,7 @@ class _Cache:
                 self._held.move_to_end(key)
                 return self._held[key]
             store = FeatureStore(source.url, allow_random=corpus.allow_random)
-            if store.fingerprint != source.fingerprint:
+            if (store.fingerprint, store.content) != (source.fingerprint, source.content):
                 raise FeaturesError(f"{source.url} was replaced while it was being used")
             found = read_all(store, ids, corpus.segments)
             found.flags.writeable = False

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from avfeat.collocate.candidates import Candidate, Candidates
 from avfeat.collocate.directions import Directions, with_groups
@@ -118,7 +119,7 @@ class _Both:
     places: NDArray[np.int64]
 
     @cached_property
-    def nearest(self) -> NDArray[np.int64] | Score:
+    def nearest(self) -> csr_array | Score:
         """Neighbours among the sampled rows; every pair with this backbone needs them."""
         assert self.rows is not None  # where a score needs them, all have them
         return nearest(self.rows, clips=self.places)

@@ -122,16 +122,17 @@ def blocks(
         block = whole[: len(part)]
         done = 0
         for rows, times in store.together(part, reuse=True):
+            taken = block[done : done + len(rows)]
             with np.errstate(invalid="ignore"):  # of infinite ones; told below
-                block[done : done + len(rows)] = by_second(rows, times, segments)
+                taken[:] = by_second(rows, times, segments)
+            # The mean of a second is finite where its rows are.
+            finite = np.isfinite(taken).all(axis=(1, 2))
+            if not finite.all():
+                raise FeaturesError(
+                    f"{store.url}: clip {part[done + int(finite.argmin())]} has infinite features; "
+                    "extract the store again, or compare without this backbone"
+                )
             done += len(rows)
-        # The mean of a second is finite where its rows are.
-        finite = np.isfinite(block).all(axis=(1, 2))
-        if not finite.all():
-            raise FeaturesError(
-                f"{store.url}: clip {part[int(finite.argmin())]} has infinite features; extract "
-                "the store again, or compare without this backbone"
-            )
         yield block
 
 

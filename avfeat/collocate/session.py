@@ -174,6 +174,7 @@ def _head(candidates: Candidates, settings: Settings) -> Document:
             one.name: {
                 "url": one.store.url,
                 "fingerprint": one.store.fingerprint,
+                "content": one.store.content,
                 "weights": one.store.recipe.weights["source"],
                 "dim": one.store.dim,
             }

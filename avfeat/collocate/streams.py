@@ -21,8 +21,9 @@ from avfeat.metrics import avvp
 
 # Clips that one task reads. Its result is [d, d]; of shorter parts merging would be most of it.
 _CLIPS = 1024
-# Segments held at a time: some thousand make products fast, and 2048 features of them 34 MB.
-_BLOCK = 4200
+# Features held at a time, 69 MB: 8400 segments of 2048. Adding up a product of so many is little
+# beside making it.
+_BLOCK = 8400 * 2048
 
 #: Groups of clips that a bootstrap draws from.
 GROUPS = 20
@@ -81,10 +82,11 @@ class Clips:
         """Draw whole clips, of so many segments at most but one clip at least."""
         return self.part(sample(len(self), max(1, segments // self.segments), seed=seed))
 
-    def rows(self, candidate: Candidate) -> Iterator[NDArray[np.float32]]:
-        """Read a backbone's features, float32 [k, T, d]; each block in place of the one before."""
-        size = max(1, _BLOCK // self.segments)
-        return blocks(candidate.store, self.ids, self.segments, size=size)
+    def blocks(self, candidates: Sequence[Candidate]) -> Iterator[tuple[NDArray[np.float32], ...]]:
+        """Read backbones side by side, float32 [k, T, d] each, in place of the block before."""
+        size = max(1, _BLOCK // (self.segments * max(one.store.dim for one in candidates)))
+        each = (blocks(one.store, self.ids, self.segments, size=size) for one in candidates)
+        return zip(*each, strict=True)
 
     def features(self, candidate: Candidate) -> NDArray[np.float32]:
         """Read all of a backbone's features, float32 [n, T, d]."""
@@ -215,7 +217,7 @@ def _measured(candidate: Candidate, clips: Clips, beside: Sequence[Candidate]) -
     at = 0
     both = [candidate, *beside]
     held = {one.name: Block(one.store.dim) for one in both}
-    for each in zip(*(clips.rows(one) for one in both), strict=True):
+    for each in clips.blocks(both):
         for block, rows in zip(held.values(), each, strict=True):
             block.hold(rows)
         own = held[candidate.name]
@@ -239,7 +241,7 @@ def _projected(
     found = {
         key: [Moments(span.stop - span.start) for _ in range(groups)] for key, span in spans.items()
     }
-    for each in zip(*(clips.rows(one) for one in candidates), strict=True):
+    for each in clips.blocks(candidates):
         coordinates = sum(
             rows @ stacked[one.name] for one, rows in zip(candidates, each, strict=True)
         )

@@ -64,7 +64,8 @@ class Fit:
     curve
         One entry per epoch.
     best
-        The first epoch with the highest segment-level Type@AV, as HAN's authors choose.
+        The last epoch with the highest segment-level Type@AV, as HAN's authors choose (their
+        ``main_avvp.py`` keeps an epoch that is as good as the best before).
     weights
         The network's, after that epoch; on the CPU.
     checkpoint
@@ -179,7 +180,7 @@ def fit(
             scores = _scores(_predict(run.network, validation), truth)
             epoch = Epoch(number, loss, scores, time.perf_counter() - began)
         curve.append(epoch)
-        if best is None or _criterion(epoch) > _criterion(best):
+        if best is None or _criterion(epoch) >= _criterion(best):
             best, weights = epoch, run.weights()
         if on_epoch is not None:
             on_epoch(epoch)
@@ -224,7 +225,7 @@ class _Run:
     def __init__(self, hyper: Hyper, sizes: Sizes, device: torch.device) -> None:
         self.hyper = hyper
         # On the CPU, for the same initial weights on every device.
-        with _randomness(_seed(hyper, 0), torch.device("cpu")):
+        with _randomness(_seeds(hyper, 0)[0], torch.device("cpu")):
             self.network = HAN(sizes, dropout=hyper.dropout).to(device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=hyper.lr, fused=True)
 
@@ -234,8 +235,8 @@ class _Run:
         lr = hyper.lr * hyper.decay ** ((number - 1) // hyper.decay_every)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        seed = _seed(hyper, number)
-        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed))
+        ordering, seed = _seeds(hyper, number)
+        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(ordering))
         total = torch.zeros((), device=device)
         self.network.train()
         with _randomness(seed, device):
@@ -302,9 +303,10 @@ def _criterion(epoch: Epoch) -> float:
     return epoch.scores.segment.type_av
 
 
-def _seed(hyper: Hyper, epoch: int) -> int:
-    """Seed of an epoch's random numbers, or of the initial weights by epoch 0."""
-    return int(np.random.SeedSequence((hyper.seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+def _seeds(hyper: Hyper, epoch: int) -> tuple[int, int]:
+    """Seeds of an epoch's order of clips and of its dropout; the first of epoch 0 is of weights."""
+    drawn = np.random.SeedSequence((hyper.seed, epoch)).generate_state(2, np.uint64) >> 1
+    return int(drawn[0]), int(drawn[1])
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from avfeat.collocate.train import Epoch, Fit, evaluate, fit
 from avfeat.errors import TrainingError
 from avfeat.manifests.jsonfile import digest
 
-#: Of the task model, part of every key: raised whenever the network, its losses, the schedule or
-#: the metric change, so that records of what was before are not taken for what is now.
-TASK_VERSION = 1
+#: Of the task model, part of every key: raised whenever the network, its losses, the schedule, the
+#: metric or features by the second change, so that records of what was before are not taken for
+#: what is now.
+TASK_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from avfeat.errors import RandomWeightsError, StoreError, UnknownClipError
 from avfeat.manifests.clips import WITH_ROWS, Clip, Outcome
+from avfeat.manifests.jsonfile import digest
 from avfeat.manifests.recipe import Recipe
 from avfeat.manifests.store import StoreManifest
 from avfeat.stores.files import Files
@@ -47,6 +48,7 @@ class FeatureStore(Mapping[str, np.ndarray]):
         }
         self._index = {clip.id: index for index, clip in enumerate(state.clips)}
         self._rows = StoredRows(files)
+        self._content = digest({entry.name: dict(entry.files) for entry in state.ledger.values()})
 
     # As a mapping it would compare every row; a store is itself, and can be a key.
     __eq__ = object.__eq__
@@ -66,6 +68,11 @@ class FeatureStore(Mapping[str, np.ndarray]):
     def fingerprint(self) -> str:
         """sha256 (hex) of the recipe: rows of equal fingerprints can be compared."""
         return self.manifest.fingerprint
+
+    @property
+    def content(self) -> str:
+        """sha256 (hex) over the digests of all committed shards: equal where all rows are."""
+        return self._content
 
     @property
     def dim(self) -> int:

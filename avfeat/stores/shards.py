@@ -14,8 +14,11 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import zarr
+from numpy.typing import DTypeLike
 
 _CHECKSUM = 4
+# CRC-32C of any bytes with their own CRC-32C behind them.
+_RESIDUE = 0x48674BC7
 _ENTRY = 16  # of a shard's index: offset and size of a chunk, uint64 each
 _NO_CHUNK = 2**64 - 1
 
@@ -126,26 +129,26 @@ class Shards:
         chunks = self._block // self._chunk
         size = self._unit * chunks * _ENTRY
         at = os.fstat(file).st_size - size - _CHECKSUM
-        data = _checked(os.pread(file, size + _CHECKSUM, max(at, 0)), size)
-        return np.frombuffer(data, "<u8").reshape(self._unit, chunks, 2)
+        data = os.pread(file, size + _CHECKSUM, max(at, 0))
+        return _checked(data, size, "<u8").reshape(self._unit, chunks, 2)
 
     def _read_chunk(self, file: int, offset: int, size: int) -> np.ndarray | None:
         if offset == size == _NO_CHUNK:
             return None
         if size != self._bytes + _CHECKSUM:
             raise ValueError(f"a chunk of {size} bytes in place of {self._bytes + _CHECKSUM}")
-        data = _checked(os.pread(file, size, offset), self._bytes)
-        return np.frombuffer(data, self._dtype).reshape(self._chunk, *self._row)
+        values = _checked(os.pread(file, size, offset), self._bytes, self._dtype)
+        return values.reshape(self._chunk, *self._row)
 
 
-def _checked(data: bytes, size: int) -> bytes:
-    """Take the checksum off so many bytes, if it is theirs."""
+def _checked(data: bytes, size: int, dtype: DTypeLike) -> np.ndarray:
+    """Take so many bytes as values, if the checksum behind them is theirs."""
     if len(data) != size + _CHECKSUM:
         raise ValueError(f"{len(data)} bytes in place of {size + _CHECKSUM}")
-    content = data[:-_CHECKSUM]
-    if google_crc32c.value(content) != int.from_bytes(data[-_CHECKSUM:], "little"):
+    if google_crc32c.value(data) != _RESIDUE:
         raise ValueError("bytes were changed after writing")
-    return content
+    dtype = np.dtype(dtype)
+    return np.frombuffer(data, dtype, count=size // dtype.itemsize)
 
 
 def _plain(codecs: Any) -> Any:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from collocationkit import SEGMENTS, make_clips, make_family
+from collocationkit import SEGMENTS, drawn_rows, make_clips, make_family
 
 from avfeat.collocate import corpus as module
 from avfeat.collocate.candidates import Candidates, gather
 from avfeat.collocate.corpus import Corpus, Source
 from avfeat.errors import FeaturesError
+from avfeat.manifests.clips import Clip
 from avfeat.stores.reader import FeatureStore, open_store
 
 CLIPS = make_clips({"train": 5, "val": 4})
@@ -101,11 +103,32 @@ def test_a_store_is_read_once_and_the_longest_unused_goes_first(
     assert cache._bytes() == kept.nbytes  # one is always kept, or nothing could be used twice
 
 
+def test_rows_tell_stores_of_one_recipe_apart(tmp_path: Path) -> None:
+    """As of media that was fetched again: their trainings are not each other's."""
+    usual = drawn_rows("vggish", "audio", 5, 1)
+
+    def louder(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
+        rows, times = usual(clip)
+        return (2 * rows if clip.id == "val_03" else rows), times
+
+    names = ("vggish", "polynet")
+    found = []
+    for folder, rows in (("a", usual), ("b", usual), ("c", louder)):
+        out = make_family(tmp_path / folder, CLIPS, names=names, rows={"vggish": rows})
+        found.append(gather(out, dataset=None, audio=["all"], visual=["all"]))
+    first, same, other = (Source.of(each.audio[0]) for each in found)
+    assert first.fingerprint == same.fingerprint == other.fingerprint
+    assert first.content == same.content != other.content
+    assert len({Source.of(each.visual[0]).content for each in found}) == 1
+
+
 def test_a_store_that_was_replaced_is_refused(candidates: Candidates, cache: object) -> None:
     corpus = make(candidates)
     one = Source.of(candidates.audio[0])
     with pytest.raises(FeaturesError, match="openl3 was replaced while it was being used"):
-        corpus.features(Source(one.name, one.url, "other"), "val")
+        corpus.features(dataclasses.replace(one, fingerprint="other"), "val")
+    with pytest.raises(FeaturesError, match="openl3 was replaced while it was being used"):
+        corpus.features(dataclasses.replace(one, content="other"), "val")
 
 
 def test_sources_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

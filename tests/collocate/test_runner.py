@@ -76,8 +76,9 @@ def test_keys_tell_apart_all_that_matters(candidates: Candidates, corpus: Corpus
         replace(one, train="train"),
         replace(one, motion=one.visual),
         replace(one, audio=replace(one.audio, fingerprint="0")),
+        replace(one, audio=replace(one.audio, content="0")),
     ]
-    assert len({each.key(corpus) for each in [one, *variants]}) == 9
+    assert len({each.key(corpus) for each in [one, *variants]}) == 10
     fewer = Corpus.of(
         replace(candidates, clips=candidates.clips[:-5]), {"train", "val"}, allow_random=False
     )

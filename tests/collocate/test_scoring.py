@@ -213,7 +213,7 @@ def test_scores_depend_on_neither_workers_nor_parts(
     root: str, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "_CLIPS", 7)
-    monkeypatch.setattr(streams, "_BLOCK", 3 * SEGMENTS)
+    monkeypatch.setattr(streams, "_BLOCK", 3 * SEGMENTS * 8)
     parts = [score(find(root), options(resamples=60, workers=n)) for n in (1, 2)]
     for one, two, whole in zip(*(t.pairs for t in (*parts, table)), strict=True):
         assert one.names == two.names == whole.names

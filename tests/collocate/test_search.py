@@ -17,7 +17,7 @@ from avfeat.errors import TrainingError
 
 EPOCHS = 8
 PAIRS = [
-    (Source(audio, f"/{audio}", "f"), Source(visual, f"/{visual}", "f"))
+    (Source(audio, f"/{audio}", "f", "c"), Source(visual, f"/{visual}", "f", "c"))
     for audio in ("a", "b")
     for visual in ("x", "y", "z")
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, vstack
 
 from avfeat.collocate.scores.block import check_finite
 from avfeat.collocate.scores.moments import CrossMoments, Moments
@@ -14,6 +15,10 @@ from avfeat.collocate.scores.neighbours import slices, unit_rows
 from avfeat.collocate.scores.result import Score
 from avfeat.errors import FeaturesError
 from avfeat.words import counted
+
+
+# Similarities that differ by less are equal: float32 knows no more of them.
+_LEVEL = 1e-6
 
 
 def linear_cka(audio: Moments, visual: Moments, cross: CrossMoments) -> Score:
@@ -39,21 +44,23 @@ def linear_cka(audio: Moments, visual: Moments, cross: CrossMoments) -> Score:
 
 def nearest(
     rows: NDArray[np.float32], *, clips: NDArray[np.int64], k: int = 10
-) -> NDArray[np.int64] | Score:
+) -> csr_array | Score:
     """Find each segment's k nearest neighbours by cosine among the segments of other clips.
 
     Parameters
     ----------
     rows
-        float32 [n, d], features of a sample of segments; it takes O(n) memory and O(n^2) time, so
-        that n is better some thousands.
+        float32 [n, d], features of a sample of segments; it takes O(n^2) time, so that n is better
+        some thousands, and O(n) memory unless most segments are alike.
     clips
         Clip of each segment, int64 [n].
 
     Returns
     -------
-    ndarray or Score
-        int64 [n, k], in no order; or why there are none: not more than k segments of other clips.
+    csr_array or Score
+        [n, n], how likely each segment is among the k nearest of each: 1, or less where several
+        are level with the k-th, as silent seconds are; rows add up to k. Or why there are none:
+        not more than k segments of other clips, or all segments are alike.
     """
     if len(rows) != len(clips):
         raise FeaturesError(f"{len(rows)} rows and {len(clips)} segments do not fit")
@@ -65,17 +72,24 @@ def nearest(
             f"{counted(few, 'segment')} of other clips are too few for {k} neighbours"
         )
     unit = unit_rows(rows)
-    found = np.empty((len(clips), k), np.int64)
+    if (unit == unit[0]).all():
+        return Score.not_applicable("all segments are alike: none is nearer than another")
+    found = []
     for part in slices(len(clips), len(clips)):
         likeness = unit[part] @ unit.T
         likeness[index[part, None] == index] = -np.inf
-        found[part] = np.argpartition(-likeness, k - 1, axis=1)[:, :k]
-    return found
+        last = np.partition(likeness, -k, axis=1)[:, -k, None]
+        above = likeness > last + _LEVEL
+        level = (likeness >= last - _LEVEL) & ~above
+        # Of several that are level with the last, each is as likely.
+        share = (k - above.sum(axis=1)) / level.sum(axis=1)
+        found.append(csr_array(above + level * share[:, None].astype(np.float32)))
+    return vstack(found, format="csr")
 
 
 def mutual_neighbours(
-    audio: NDArray[np.int64] | Score,
-    visual: NDArray[np.int64] | Score,
+    audio: csr_array | Score,
+    visual: csr_array | Score,
     *,
     clips: NDArray[np.int64],
 ) -> tuple[Score, Score]:
@@ -83,7 +97,8 @@ def mutual_neighbours(
 
     Huh, Cheung, Wang, Isola: The platonic representation hypothesis, ICML 2024: of a segment's k
     nearest neighbours by cosine in one space, the share that are among its k nearest in the other,
-    mean over segments; k = 10 as there. Neighbours in the same clip do not count: those are near in
+    mean over segments; k = 10 as there. Of neighbours that are level, which is chance in either
+    space, it is the expectation. Neighbours in the same clip do not count: those are near in
     any space, because a clip changes slowly.
 
     Parameters
@@ -102,13 +117,14 @@ def mutual_neighbours(
         return audio, audio
     if isinstance(visual, Score):
         return visual, visual
-    if audio.shape != visual.shape or len(audio) != len(clips):
+    counts = [round(float(one.sum(dtype=np.float64)) / one.shape[0]) for one in (audio, visual)]
+    if audio.shape != visual.shape or audio.shape[0] != len(clips) or counts[0] != counts[1]:
         raise FeaturesError(
-            f"neighbours {list(audio.shape)} and {list(visual.shape)} of {len(clips)} segments do "
-            "not fit"
+            f"{counts[0]} and {counts[1]} neighbours of {audio.shape[0]} and {visual.shape[0]} "
+            f"segments and {len(clips)} segments do not fit"
         )
-    shared = int((audio[:, :, None] == visual[:, None, :]).sum())
-    k = audio.shape[1]
+    k = counts[0]
+    shared = float(audio.multiply(visual).sum(dtype=np.float64))
     _, others = _others(clips)
     return Score(shared / (k * len(clips))), Score(float((k / others).mean()))
 

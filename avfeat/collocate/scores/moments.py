@@ -109,10 +109,8 @@ class CrossMoments:
         found.scatter = second.product(x.rows, y.rows)
         sums = [one.norms.sum(dtype=np.float64) for one in (x, y)]
         found.energies = (float(sums[0]), float(sums[1]))
-        found.thirds = (
-            (y.norms @ x.rows).astype(np.float64),
-            (x.norms @ y.rows).astype(np.float64),
-        )
+        third = (x.norms @ y.rows).astype(np.float64)
+        found.thirds = (third if self.own else (y.norms @ x.rows).astype(np.float64), third)
         found.fourth = float(x.norms.astype(np.float64) @ y.norms.astype(np.float64))
         found.precision = float(max(np.finfo(one.rows.dtype).eps for one in (x, y)))
         self.merge(found)
@@ -126,6 +124,13 @@ class CrossMoments:
             )
         count = self.count + other.count
         if other.count == 0:
+            return
+        if self.count == 0:
+            # A block's scatter is in memory that is used again: this is a copy, in float64.
+            self.scatter = other.scatter.astype(np.float64)
+            self.count, self.means, self.energies = count, other.means, other.energies
+            self.thirds, self.fourth = other.thirds, other.fourth
+            self.precision = max(self.precision, other.precision)
             return
         share = other.count / count
         gaps = [theirs - ours for ours, theirs in zip(self.means, other.means, strict=True)]

@@ -119,6 +119,50 @@ def test_chance_is_what_unrelated_spaces_reach() -> None:
     assert found.value == pytest.approx(chance.value, rel=0.15)
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("dim", [16, 131])
+def test_segments_that_are_alike_are_no_agreement(share: float, dim: int) -> None:
+    """Silence and black frames, here of clips drawn for each modality by itself."""
+    rng = np.random.default_rng(3)
+    views = []
+    for loud in (0.0, 1.0):
+        view = rng.standard_normal((200, 5, dim)).astype(np.float32)
+        view[rng.random(200) < share] = loud * view[0, 0]
+        views.append(view.reshape(1_000, dim))
+    found, chance = agreement(*views, clips=np.repeat(np.arange(200), 5))
+    assert found.value == pytest.approx(chance.value, rel=0.15)
+
+
+def test_ties_are_counted_as_if_broken_by_lot() -> None:
+    rng = np.random.default_rng(4)
+    # Few values of each feature, so that many are level; and the same in both, so that they agree.
+    one = rng.integers(0, 2, (120, 5)).astype(np.float32)
+    other = np.where(rng.random((120, 5)) < 0.1, 1 - one, one).astype(np.float32)
+    found, _ = agreement(one, other, clips=np.arange(120), k=7)
+
+    def drawn(view: np.ndarray) -> list[set[int]]:
+        length = np.maximum(np.linalg.norm(view, axis=1, keepdims=True), 1e-30)
+        likeness = np.round((view / length) @ (view / length).T, 5)
+        np.fill_diagonal(likeness, -np.inf)
+        lots = rng.random(likeness.shape)
+        return [{*np.lexsort((lot, row))[-7:]} for lot, row in zip(lots, likeness, strict=True)]
+
+    shares = []
+    for _ in range(200):
+        near = zip(drawn(one), drawn(other), strict=True)
+        shares.append(np.mean([len(a & b) / 7 for a, b in near]))
+    assert found.value == pytest.approx(np.mean(shares), abs=4 * np.std(shares) / 200**0.5)
+
+
+def test_constant_features_have_no_neighbours() -> None:
+    a, v = paired(60)
+    for flat in (np.zeros_like(v), np.ones_like(v)):
+        found, chance = agreement(a, flat, clips=np.arange(60))
+        assert found.reason == chance.reason == (
+            "all segments are alike: none is nearer than another"
+        )
+
+
 def test_too_few_segments_or_bad_ones() -> None:
     a, v = paired(30)
     for score in agreement(a, v, clips=np.arange(30) // 15, k=15):
