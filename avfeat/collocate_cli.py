@@ -133,6 +133,7 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     from avfeat.collocate.hyper import Hyper, grid_around
     from avfeat.collocate.score_table import SCORES, Options
 
+    _check_use(ctx, options["method"], diagnostics=options["diagnostics"])
     talk = talk_console(quiet=options["quiet"])
     if options["report"]:
         from avfeat.collocate import report
@@ -190,6 +191,30 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         talk.print(f"report: {options['report']}", markup=False)
 
 
+#: Options of scores, which diagnostics go by too; of trainings; and of the traversal alone.
+_OF_SCORES = ("scores", "directions", "resamples")
+_OF_TRAININGS = ("epochs", "lr", "device", "seeds", "log")
+
+
+def _check_use(ctx: click.Context, method: str, *, diagnostics: bool) -> None:
+    """Refuse options that would change nothing, before any work."""
+    from click.core import ParameterSource
+
+    from avfeat.errors import UsageError
+
+    idle = []
+    if method in ("proxy", "traverse") and not diagnostics:
+        idle += _OF_SCORES
+    if method == "scores":
+        idle += _OF_TRAININGS
+    if method in ("scores", "proxy"):
+        idle += ["test"]
+    given = [name for name in idle if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]
+    if given:
+        names = ", ".join(f"--{name}" for name in given)
+        raise UsageError(f"{names}: --method {method} has no use for it; see --help")
+
+
 def _splits(options: dict[str, Any], splits: Sequence[str], talk: Console) -> tuple[str, str]:
     """Choose source and target; of a data set without train and val the only split there is."""
     source, target = options["source"], options["target"]
@@ -225,7 +250,7 @@ def _told(ended: Ended) -> str:
         f"{ended.done} of {ended.total} {'found in the log' if ended.known else 'trained'}: "
         f"{' + '.join(training.pair)} on {training.train}, learning rate {training.hyper.lr:g}, "
         f"seed {training.hyper.seed}, "
-        f"{counted(training.until or training.hyper.epochs, 'epoch')}: {result}"
+        f"{counted(len(record['curve']), 'epoch')}: {result}"
     )
 
 

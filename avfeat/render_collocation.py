@@ -90,8 +90,7 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
         )
     if place is not None:
         console.print(
-            f"  95 %: interval of svd by {document['resamples']} resamples of clips; these are "
-            "noisier than the clips themselves, so that it may lie below",
+            f"  95 %: interval of svd by {document['resamples']} resamples of clips",
             style="dim",
         )
     for reason in reasons.collect(rows):
@@ -143,6 +142,9 @@ def _search(console: Console, name: str, search: dict[str, Any]) -> None:
             style="dim",
             markup=False,
         )
+    if "returned_to" in search["facts"]:
+        pair = " + ".join(search["facts"]["returned_to"])
+        console.print(f"  {pair} was stood at before: the search ends", style="dim", markup=False)
     if "epochs_saved" in search["facts"]:
         facts = search["facts"]
         console.print(

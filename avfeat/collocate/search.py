@@ -256,6 +256,8 @@ def proxy(
         here = next(pair for pair in pairs if _names(pair) == best.pair)
     unique = _once(records)
     facts: dict[str, Any] = {"path": path, "grid": list(grid)}
+    if not level:
+        facts["returned_to"] = list(best.pair)
     if halving:
         in_full = hyper.epochs * len(spent)
         facts |= {"epochs_in_full": in_full, "epochs_saved": in_full - sum(spent.values())}

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from avfeat.errors import FeaturesError
 from avfeat.stores.reader import FeatureStore
 
-# Seconds that a row may lie off its even place, as VGGish's windows of 0.96 s come to over a clip.
+# Seconds that a row may lie off its even place, as VGGish's windows of 0.96 s come to over a clip;
+# beside the half of its own share of a second that a frame lies before the middle of it.
 _DRIFT = 0.5
 
 
@@ -99,7 +100,7 @@ def _evenly(times: NDArray[np.float64], segments: int) -> NDArray[np.bool_]:
         return np.zeros(len(times), bool)
     even = (np.arange(times.shape[1]) + 0.5) / rate
     drift: NDArray[np.float64] = np.abs(times - even).max(axis=1)
-    return drift <= _DRIFT
+    return drift <= _DRIFT + 0.5 / rate
 
 
 def blocks(

@@ -148,7 +148,8 @@ def test_intervals_are_those_of_rows_drawn_again(root: str, table: Table, centre
             for m, weight in zip(matrices, weights, strict=True)
         )
         cosines.append(np.abs((one * two).sum(axis=0)))
-    expected = np.percentile(cosines, [2.5, 97.5], axis=0).T
+    own = (row.centred if centred else row.angles).cosines
+    expected = np.clip(2 * own - np.percentile(cosines, [97.5, 2.5], axis=0), 0, 1).T
     # Projections are float32; where a resample closes a gap, its vectors turn with less than that.
     np.testing.assert_allclose(found, expected, atol=2e-3)
     np.testing.assert_allclose(found[0], expected[0], atol=1e-4)

@@ -82,6 +82,15 @@ def test_eighty_frames_are_eight_to_each_second_whatever_their_times_round_to(sh
     np.testing.assert_array_equal(found, np.array(expected, np.float32))
 
 
+@pytest.mark.parametrize("fps", [30_000 / 1001, 25.0, 24_000 / 1001, 15.0, 2.3])
+def test_one_frame_for_each_second_is_that_second(fps: float) -> None:
+    """The frame on screen when a second begins lies before it."""
+    shown = np.arange(400) / fps
+    times = np.array([shown[shown <= second][-1] for second in range(10)])
+    rows = np.arange(10, dtype=np.float32)[:, None]
+    np.testing.assert_array_equal(of_one(rows, times, 10), rows)
+
+
 def test_rows_of_a_clip_that_ends_early_are_not_stretched() -> None:
     """Five seconds at two rows each are as many rows as ten at one."""
     rows = np.arange(10, dtype=np.float32)[:, None]

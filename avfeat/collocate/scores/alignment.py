@@ -16,7 +16,6 @@ from avfeat.collocate.scores.result import Score
 from avfeat.errors import FeaturesError
 from avfeat.words import counted
 
-
 # Similarities that differ by less are equal: float32 knows no more of them.
 _LEVEL = 1e-6
 

@@ -23,7 +23,7 @@ from avfeat.words import counted
 
 Float64s = NDArray[np.float64]
 
-_COVERAGE = (2.5, 97.5)  # percent: a 95 % percentile interval
+_COVERAGE = (97.5, 2.5)  # percent, of the ends of a 95 % interval that is reflected
 #: Of fewer groups, a resample is often one group alone.
 LEAST_GROUPS = 5
 
@@ -54,9 +54,11 @@ class Angles:
         Of source and target: the shares of spectral energy in the first 1...k singular values; see
         `Spectrum.energy_ratio`.
     interval
-        95 % bootstrap percentiles of `cosines`, float64 [k, 2]; None if they were not asked for. A
-        resample's noise comes on top of the sample's and turns vectors away from each other: where
-        little but noise parts the splits, the cosine itself lies above its interval.
+        95 % intervals of `cosines`, float64 [k, 2]; None if they were not asked for. They are basic
+        bootstrap intervals, twice the cosine less the percentiles of resamples, within [0, 1]
+        (Davison, Hinkley: Bootstrap methods and their application, 1997, section 5.2): sampling
+        turns vectors away from each other, and a resample once more, so that percentiles
+        themselves would nearly always lie below the truth.
     reason
         Why there are no angles, or empty. Arrays are empty then.
     """
@@ -174,8 +176,13 @@ def corresponding_angles(
         )
     k = source.k
     between = source.vectors.T @ target.vectors
+    cosines = np.minimum(np.abs(np.diagonal(between)[:k]), 1.0)
+    interval = None
+    if resamples:
+        drawn = _resampled(source, target, between, resamples, seed)
+        interval = np.clip(2 * cosines - np.percentile(drawn, _COVERAGE, axis=0), 0.0, 1.0).T
     return Angles(
-        cosines=np.minimum(np.abs(np.diagonal(between)[:k]), 1.0),
+        cosines=cosines,
         determined=(source.gaps >= source.threshold) & (target.gaps >= target.threshold),
         gaps=np.minimum(source.gaps, target.gaps),
         thresholds=thresholds,
@@ -183,7 +190,7 @@ def corresponding_angles(
         last_gaps=(source.last_gap, target.last_gap),
         dim=len(source.vectors),
         energy=(_energy(source), _energy(target)),
-        interval=_interval(source, target, between, resamples, seed) if resamples else None,
+        interval=interval,
     )
 
 
@@ -192,9 +199,10 @@ def _energy(spectrum: Spectrum) -> list[float]:
     return [ratio for ratio in ratios if ratio is not None]
 
 
-def _interval(
+def _resampled(
     source: Spectrum, target: Spectrum, between: Float64s, resamples: int, seed: int
 ) -> Float64s:
+    """Cosines of resamples, float64 [resamples, k]."""
     rng = np.random.default_rng(seed)
     drawn = []
     for spectrum in (source, target):
@@ -208,8 +216,8 @@ def _interval(
         weights = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
         drawn.append(_vectors(groups, weights.astype(np.float64), spectrum))
     cosines = np.einsum("rik,ij,rjk->rk", drawn[0], between, drawn[1], optimize=True)
-    interval: Float64s = np.percentile(np.minimum(np.abs(cosines), 1.0), _COVERAGE, axis=0).T
-    return interval
+    found: Float64s = np.minimum(np.abs(cosines), 1.0)
+    return found
 
 
 def _vectors(groups: Resampled, weights: Float64s, spectrum: Spectrum) -> Float64s:

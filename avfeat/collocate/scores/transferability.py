@@ -22,6 +22,7 @@ Float64s = NDArray[np.float64]
 
 _ITERATIONS = 1000  # of LogME's fixed point; tens suffice
 _CONVERGED = 1e-10  # relative change of the ratio of its two precisions
+_ALL = 1 - 1e-9  # share of the identity that leaves nothing of a covariance
 _EXACT = 1e-12  # residual, of the label's energy, that leaves the evidence unbounded
 
 
@@ -53,7 +54,11 @@ def logme(moments: Moments, sums: ClassSums) -> Score:
         evidence = _evidence(
             values[real], along[index], float(sums.positives[class_]), moments.count, moments.dim
         )
-        if evidence is None:
+        if math.isnan(evidence):
+            return Score.not_applicable(
+                f"the evidence of class {class_} did not converge in {_ITERATIONS} iterations"
+            )
+        if math.isinf(evidence):
             return Score.not_applicable(
                 f"features fit the labels of class {class_} exactly: the evidence has no maximum "
                 f"({counted(moments.count, 'row')}, {counted(moments.dim, 'feature')})"
@@ -62,10 +67,8 @@ def logme(moments: Moments, sums: ClassSums) -> Score:
     return Score(float(np.mean(evidences)))
 
 
-def _evidence(
-    values: Float64s, along: Float64s, energy: float, count: int, dim: int
-) -> float | None:
-    """Maximum log evidence per row of one label, or None if there is no maximum.
+def _evidence(values: Float64s, along: Float64s, energy: float, count: int, dim: int) -> float:
+    """Maximum log evidence per row of one label; infinite without one, NaN if it is not found.
 
     Parameters
     ----------
@@ -87,16 +90,18 @@ def _evidence(
         weight = float((along * kept**2 / values).sum())
         residual = float((along * (1 - kept) ** 2).sum()) + outside
         if residual <= _EXACT * energy:
-            return None
+            return math.inf
         effective = float(kept.sum())
         beta = (count - effective) / residual
         if beta <= 0:
-            return None
+            return math.inf
         if weight <= 0:
             # The label lies across all features: the evidence grows with alpha, towards that of
             # noise alone, which it has without features.
             return 0.5 * (math.log(count / (2 * math.pi * energy)) - 1)
         alpha = effective / weight
+    else:
+        return math.nan
     determinant = float(np.log(alpha + beta * values).sum()) + (dim - len(values)) * np.log(alpha)
     total = (
         count * np.log(beta / (2 * np.pi))
@@ -121,6 +126,11 @@ def regularised_h_score(moments: Moments, sums: ClassSums) -> Score:
     if reason:
         return Score.not_applicable(reason)
     share = ledoit_wolf(moments)
+    if share >= _ALL:
+        return Score.not_applicable(
+            "features vary alike in all directions, as far as their number tells: shrinkage leaves "
+            "nothing of them"
+        )
     gaps = _class_gaps(moments, sums, chosen)
     try:
         factor = cho_factor(shrunk(moments, share), overwrite_a=True, check_finite=False)

@@ -158,8 +158,8 @@ def test_constant_features_have_no_neighbours() -> None:
     a, v = paired(60)
     for flat in (np.zeros_like(v), np.ones_like(v)):
         found, chance = agreement(a, flat, clips=np.arange(60))
-        assert found.reason == chance.reason == (
-            "all segments are alike: none is nearer than another"
+        assert (
+            found.reason == chance.reason == ("all segments are alike: none is nearer than another")
         )
 
 

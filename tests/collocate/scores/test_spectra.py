@@ -63,16 +63,23 @@ def test_an_eigenvalue_that_iterations_missed_is_found(monkeypatch: pytest.Monke
     wanted = values("several equal")
     basis, _ = np.linalg.qr(np.random.default_rng(2).standard_normal((DIM, DIM)))
     gram = (basis * wanted) @ basis.T
-    real = spectra.eigsh
+    real, full = spectra.eigsh, spectra.eigh
+    done: list[str] = []
 
-    def forgetful(matrix: object, **options: object) -> object:
-        found = real(matrix, **options)
-        if not isinstance(matrix, np.ndarray):
-            return found
+    def forgetful(matrix: object, *, k: int, **options: object) -> object:
+        done.append(f"iterations for {k}")
+        if k == 1:
+            return real(matrix, k=k, **options)
         exact, vectors = np.linalg.eigh(gram)
         others = [*range(DIM - KEPT - 1, DIM - 4), *range(DIM - 3, DIM)]
         return exact[others], vectors[:, others]
 
+    def whole(*arguments: object, **options: object) -> object:
+        done.append("all")
+        return full(*arguments, **options)
+
     monkeypatch.setattr(spectra, "eigsh", forgetful)
+    monkeypatch.setattr(spectra, "eigh", whole)
     found, _ = spectra._leading(gram, KEPT)
+    assert done == [f"iterations for {KEPT}", "iterations for 1", "all"]
     np.testing.assert_allclose(found, np.linalg.eigvalsh(gram)[-KEPT:], atol=1e-12)
