@@ -202,7 +202,7 @@ def _check_use(ctx: click.Context, method: str, *, diagnostics: bool) -> None:
 
     from avfeat.errors import UsageError
 
-    idle = []
+    idle: list[str] = []
     if method in ("proxy", "traverse") and not diagnostics:
         idle += _OF_SCORES
     if method == "scores":

@@ -99,10 +99,10 @@ def figures(setting: Setting, stores: Path) -> Iterator[Figure]:
         f"{seconds['numpy'] * whole:.1f} s; avfeat {seconds['one']:.2f} s from {stored}",
         limit=f"the products alone, half of a symmetric matrix, at the GEMM peak: {one:.2f} s",
     )
-    yield least(
+    yield plain(
         f"{what} x {narrow} and {dim}, each and both: numpy's full SVDs over the command",
         seconds["numpy for both"] * whole / seconds["command"],
-        FASTER,
+        "x",
         f"numpy {seconds['numpy for both']:.2f} s for {len(seen):,} segments of the same three "
         f"matrices in memory, extrapolated to {seconds['numpy for both'] * whole:.1f} s; avfeat "
         f"{seconds['command']:.2f} s from {stored}",

@@ -66,11 +66,12 @@ def cheaper(setting: Setting, searches: Document) -> Figure:
     share = counts[0] / counts[1]
     splits = " / ".join(f"{count:,}" for count in counts)
     return least(
-        f"proxy: the traversal's seconds over its own, {splits} clips",
+        f"proxy: the traversal's seconds over its own, {splits} clips, extrapolated",
         each["traverse"] * many["traverse"] / (each["proxy"] * many["proxy"]),
         CHEAPER,
         f"{many['traverse']} trainings of {each['traverse']:.2f} s an epoch to {many['proxy']} of "
-        f"{each['proxy']:.2f} s, as many as the searches above made; features 64 wide; 1 run",
+        f"{each['proxy']:.2f} s, measured by searches of one epoch; as many trainings as the "
+        "searches above made; features 64 wide; 1 run",
         limit=f"{share:.1f} times as many clips, {many['traverse']} trainings to {many['proxy']}: "
         f"{share * many['traverse'] / many['proxy']:.1f}",
     )

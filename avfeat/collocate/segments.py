@@ -98,9 +98,10 @@ def _evenly(times: NDArray[np.float64], segments: int) -> NDArray[np.bool_]:
     rate, left = divmod(times.shape[1], segments)
     if left or not rate:
         return np.zeros(len(times), bool)
-    even = (np.arange(times.shape[1]) + 0.5) / rate
-    drift: NDArray[np.float64] = np.abs(times - even).max(axis=1)
-    return drift <= _DRIFT + 0.5 / rate
+    places = (np.arange(times.shape[1]) + 0.5) / rate
+    drift: NDArray[np.float64] = np.abs(times - places).max(axis=1)
+    even: NDArray[np.bool_] = drift <= _DRIFT + 0.5 / rate
+    return even
 
 
 def blocks(

@@ -242,9 +242,10 @@ def _projected(
         key: [Moments(span.stop - span.start) for _ in range(groups)] for key, span in spans.items()
     }
     for each in clips.blocks(candidates):
-        coordinates = sum(
+        part, *others = (
             rows @ stacked[one.name] for one, rows in zip(candidates, each, strict=True)
         )
+        coordinates = sum(others, start=part)
         for key, span in spans.items():
             for place in range(groups):
                 # What is in group 0 of all clips need not be the first one of this block.

@@ -216,8 +216,8 @@ def _resampled(
         weights = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
         drawn.append(_vectors(groups, weights.astype(np.float64), spectrum))
     cosines = np.einsum("rik,ij,rjk->rk", drawn[0], between, drawn[1], optimize=True)
-    found: Float64s = np.minimum(np.abs(cosines), 1.0)
-    return found
+    absolute: Float64s = np.minimum(np.abs(cosines), 1.0)
+    return absolute
 
 
 def _vectors(groups: Resampled, weights: Float64s, spectrum: Spectrum) -> Float64s:
