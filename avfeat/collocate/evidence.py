@@ -24,7 +24,7 @@ class Agreement:
     ----------
     best
         The pair that it puts first, of several the first by name; None where it chooses none, as
-        it has no values or all are equal, where its choice has no true value, or where all true
+        it has no values, one alone, or all are equal, where its choice has no true value, or where all true
         values are equal.
     tied
         How many pairs share its highest value.
@@ -79,6 +79,9 @@ def agreement(values: Mapping[Pair, float], truth: Mapping[Pair, float]) -> Agre
     if len(truth) > 1 and len(set(truth.values())) == 1:
         reason = "the traversal does not tell the pairs apart"
         return Agreement(None, len(chosen), None, None, None, len(both), reason)
+    if len(values) == 1 and len(truth) > 1:
+        reason = "it has a value of one pair alone, which is no choice"
+        return Agreement(None, 1, None, None, None, len(both), reason)
     tau, reason = _tau([values[pair] for pair in both], [truth[pair] for pair in both])
     if lost := [pair for pair in chosen if pair not in truth]:
         reason = f"its choice, {' + '.join(lost[0])}, diverged in the traversal"

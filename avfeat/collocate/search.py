@@ -22,7 +22,8 @@ from avfeat.manifests.jsonfile import digest
 
 Pair = tuple[Source, Source]
 
-#: Of the pairs that successive halving still trains, the share that goes on at each rung
+#: Of the pairs that successive halving still trains, the share that goes on at each rung, and
+#: those level with the last of them
 #: (Jamieson, Talwalkar: Non-stochastic best arm identification, AISTATS 2016).
 _KEPT = 0.5
 #: Shares of the epochs after which it drops pairs.
@@ -224,7 +225,8 @@ def proxy(
                 raise TrainingError(_DIVERGED)
             here = pairs[unstable]
             continue
-        lr = max(rated)[1]
+        # Where others are as good, the one that was asked for stays.
+        _, lr = max(rated, key=lambda one: (one[0], one[1] == hyper.lr))
         trainings = {
             _names(pair): [
                 replace(
@@ -245,13 +247,12 @@ def proxy(
             ran = [record for place in places for record in place.records]
         _check_any(places)
         records += [*tuned, *ran]
-        best = places[0]
-        path.append({"pair": list(_names(here)), "lr": lr, "best": list(best.pair)})
         own = next(place for place in places if place.pair == _names(here))
-        stood = [tuple(step["pair"]) for step in path]
         # As good is not better; a pair that was dropped early is worse, whatever it had reached.
-        level = (own.epochs, own.value) == (best.epochs, best.value)
-        if level or best.pair in stood:
+        level = (own.epochs, own.value) == (places[0].epochs, places[0].value)
+        best = own if level else places[0]
+        path.append({"pair": list(_names(here)), "lr": lr, "best": list(best.pair)})
+        if level or best.pair in [tuple(step["pair"]) for step in path]:
             break
         here = next(pair for pair in pairs if _names(pair) == best.pair)
     unique = _once(records)
@@ -312,6 +313,9 @@ def _halved(
         places = _trained(runner, paused, until, going_on=before)
         records += [record for place in places for record in place.records]
         kept = math.ceil(len(places) * _KEPT)
+        # Of level pairs none is more hopeless than another.
+        while kept < len(places) and places[kept].value == places[kept - 1].value:
+            kept += 1
         dropped = [*places[kept:], *dropped]
         going = [place for place in places[:kept] if place.value is not None]
         dropped = [*(place for place in places[:kept] if place.value is None), *dropped]

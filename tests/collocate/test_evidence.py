@@ -62,7 +62,8 @@ def test_what_cannot_be_told() -> None:
     pair = agreement({("a", "x"): 1.0, ("b", "x"): 1.0}, TRUTH)
     assert (pair.best, pair.reason) == (None, "all values are equal")
     lone = agreement({("b", "y"): 1.0}, TRUTH)
-    assert (lone.best, lone.rank, lone.reason) == (("b", "y"), 2, "1 pair cannot be correlated")
+    assert (lone.best, lone.rank, lone.regret, lone.tau) == (None, None, None, None)
+    assert lone.reason == "it has a value of one pair alone, which is no choice"
     same = agreement(TRUTH, dict.fromkeys(TRUTH, 50.0))
     assert (same.tau, same.best, same.regret, same.rank) == (None, None, None, None)
     assert same.reason == "the traversal does not tell the pairs apart"
