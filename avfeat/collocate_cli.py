@@ -20,8 +20,6 @@ from avfeat.console import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from avfeat.collocate.runner import Ended
-
 
 @click.command()
 @click.option("--audio", required=True, help="Audio backbones: names with commas, or 'all'.")
@@ -132,6 +130,7 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
     from avfeat.collocate import candidates, session
     from avfeat.collocate.hyper import Hyper, grid_around
     from avfeat.collocate.score_table import SCORES, Options
+    from avfeat.collocate_progress import CollocationProgress
 
     _check_use(ctx, options["method"], diagnostics=options["diagnostics"])
     talk = talk_console(quiet=options["quiet"])
@@ -175,13 +174,15 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
 
         device = resolve_device(options["device"], client=client)
         settings = dataclasses.replace(settings, device=device)
-    document = session.collocate(
-        chosen,
-        settings,
-        client=client,
-        reading=lambda name: talk.print(f"reading {name}", markup=False),
-        trained=lambda ended: talk.print(_told(ended), markup=False),
-    )
+    with CollocationProgress(talk).shown() as progress:
+        document = session.collocate(
+            chosen,
+            settings,
+            client=client,
+            reading=progress.reading,
+            epoch=progress.epoch,
+            trained=progress.ended,
+        )
     if options["as_json"]:
         print_json(document)
     else:
@@ -236,22 +237,6 @@ def _names(option: str, text: str) -> list[str]:
     if not names:
         raise UsageError(f"{option} {text!r} names nothing: give names with commas between them")
     return names
-
-
-def _told(ended: Ended) -> str:
-    """Say what came of a training."""
-    from avfeat.words import counted
-
-    training, record = ended.training, ended.record
-    result = "diverged"
-    if not record["diverged"]:
-        result = f"Type@AV {record['scores']['segment']['type_av']:.2f}"
-    return (
-        f"{ended.done} of {ended.total} {'found in the log' if ended.known else 'trained'}: "
-        f"{' + '.join(training.pair)} on {training.train}, learning rate {training.hyper.lr:g}, "
-        f"seed {training.hyper.seed}, "
-        f"{counted(len(record['curve']), 'epoch')}: {result}"
-    )
 
 
 def _cluster(options: dict[str, Any]) -> Any:

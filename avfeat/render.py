@@ -61,7 +61,7 @@ def store(console: Console, summary: dict[str, Any]) -> None:
 
 def _state(summary: dict[str, Any]) -> str:
     if not summary["at_rest"]:
-        return "a run is writing, or was killed: the same extract command again finishes it"
+        return "a run is writing, or was killed: the same command again finishes it"
     if not summary["complete"]:
         return "not complete: some clips are not extracted yet"
     failed = len(summary["failed"])
@@ -217,7 +217,7 @@ def verified(console: Console, report: Any) -> None:
 
 def _mending(report: Any) -> str:
     """Say what to do about the problems of a store."""
-    rest = "run the same extract command again"
+    rest = "run the same command again"
     if report.entries:
         return (
             f"To mend it, delete {' '.join(report.entries)} and {rest}: their clips are done again"

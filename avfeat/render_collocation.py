@@ -122,7 +122,8 @@ def _search(console: Console, name: str, search: dict[str, Any]) -> None:
     reached = [(place["epochs"], place["type_av"]) for place in search["places"]]
     table(
         console,
-        f"{name}: {counted(search['trainings'], 'training')}, {duration(search['seconds'])}",
+        f"{name}: {counted(search['trainings'], 'training')}, their epochs took "
+        f"{duration(search['seconds'])}",
         ("place #", "pair", "Type@AV #", "spread #", "epochs #"),
         [
             (
@@ -135,6 +136,8 @@ def _search(console: Console, name: str, search: dict[str, Any]) -> None:
             for own, place in zip(reached, search["places"], strict=True)
         ],
     )
+    if len(reached) > 1 and len(set(reached)) == 1:
+        console.print("  no pair is told apart from another: train longer", style="dim")
     for step in search["facts"].get("path", []):
         console.print(
             f"  from {' + '.join(step['pair'])}, learning rate {step['lr']:g}: "

@@ -94,7 +94,7 @@ def test_scores_as_json(avfeat: Cli, root: str) -> None:
             (*COMMON[1:], "--method", "proxy", "--motion", "vggish"),
             "vggish is no visual backbone: its modality is audio",
         ),
-        ((*COMMON[1:], "--source", "dev"), "choose with --source and --target"),
+        ((*COMMON[1:], "--source", "dev"), "choose with --source, --target and --test"),
         ((*COMMON[1:], "--workers", 2), "--method scores has none"),
         ((*COMMON[1:], "--workers", 2, "--scheduler", "tcp://x:1"), "leave out --scheduler"),
         ((*COMMON[1:], "--halving"), "halving is for the proxy"),

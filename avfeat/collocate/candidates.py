@@ -116,8 +116,8 @@ class Candidates:
         if not found:
             raise CollocationError(
                 f"no clip that all stores have is in split {name!r}; there are "
-                f"{', '.join(self.splits)}: choose with --source and --target, where {ALL!r} "
-                "is every clip"
+                f"{', '.join(self.splits)}: choose with --source, --target and --test; {ALL!r} is "
+                "every clip, for scores"
             )
         return found
 
@@ -284,7 +284,9 @@ class _Shelf:
     def command(self, name: str) -> str:
         """Give the command that makes a store beside the others."""
         if self.dataset == SYNTHETIC:
-            return f"avfeat datasets synthesize --out {self.root}"
+            from avfeat.datasets import synthetic_stores
+
+            return synthetic_stores.command(self.root)
         return f"avfeat extract --backbone {name} --dataset {self.dataset} --out {self.root}"
 
 

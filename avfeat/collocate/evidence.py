@@ -24,8 +24,8 @@ class Agreement:
     ----------
     best
         The pair that it puts first, of several the first by name; None where it chooses none, as
-        it has no values, one alone, or all are equal, where its choice has no true value, or where all true
-        values are equal.
+        it has no values, one alone, or all are equal, where its choice has no true value, or where
+        all true values are equal.
     tied
         How many pairs share its highest value.
     tau

@@ -6,9 +6,10 @@ written whole when it ends. So a search that was stopped finds what it did befor
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
-from avfeat.errors import IntegrityError
+from avfeat.errors import IntegrityError, ReadError, UsageError, WriteError
 from avfeat.manifests.jsonfile import seal, unseal
 from avfeat.stores.files import Files
 
@@ -20,6 +21,21 @@ class Log:
 
     def __init__(self, url: str) -> None:
         self._files = Files(url)
+
+    def check(self) -> None:
+        """Write a file and delete it, before hours are spent on what is to be kept.
+
+        Raises
+        ------
+        UsageError
+            If nothing can be written.
+        """
+        name = f"trainings/{uuid.uuid4().hex}.check"
+        try:
+            self._files.write(name, b"")
+            self._files.remove(name)
+        except (ReadError, WriteError) as error:
+            raise UsageError(f"--log {self._files}: {error}") from error
 
     def find(self, key: str) -> Record | None:
         """Return a training's record; None if there is none, or it is damaged."""

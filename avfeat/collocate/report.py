@@ -31,6 +31,50 @@ PAPER_SECONDS = (33887.77, 11706.04)
 # Parts of the diagnostics from this depth on are details.
 _DEEP = 2
 
+#: Titles and meanings of parts of the diagnostics, by the way to them.
+DIAGNOSED = {
+    ("sampled",): (
+        "The sample",
+        "Whole clips of the target split, drawn by the seed: recall, discriminator and similarity "
+        "look at these.",
+    ),
+    ("recall",): (
+        "Is the nearest segment of the same label? (2022, Table 1; 2021, Table 2)",
+        "Share of segments whose nearest one by cosine matches, and what chance reaches. A reading "
+        "is what matches (share: a label in common; equal: the same set), among which segments "
+        "(labelled ones, or all), and what the nearest may not be (the segment itself, any of its "
+        "clip, or nothing is ruled out: then within a modality a segment finds itself). The values "
+        "outside the readings are those of share, labelled, segment. Distinguish: share of "
+        "segments with labels whose nearest other has some. Precision: R-precision, of as many "
+        "nearest as there are matches the share that match.",
+    ),
+    ("recall", "unimodal"): ("Within a modality", ""),
+    ("recall", "multimodal"): ("Visual segments sought for audio ones, in a common space", ""),
+    ("discriminator",): (
+        "Which network made this? (2022, Table 4)",
+        "Accuracy of a linear and a non-linear classifier that tell two networks of a modality "
+        "apart by their features, on clips that they were not fitted on.",
+    ),
+    ("discriminator", "preparations"): ("What is taken from the features first", ""),
+    ("lags",): ("By time lag (2022, Fig. 8)", ""),
+    ("lags", "labels"): (
+        "Labels",
+        "Of segments so many seconds apart, equal: share that have the same set of labels; per "
+        "class: that agree on a class, mean over classes; conditional: that have a class which the "
+        "first has, mean over classes.",
+    ),
+    ("lags", "similarity"): (
+        "Features",
+        "Mean cosine of segments so many seconds apart; elsewhere is that of different clips.",
+    ),
+    ("classes",): (
+        "Fewer classes (2022, Fig. 6)",
+        "Scores where the source split has clips of the first classes alone, and Kendall's tau "
+        "with the order of pairs under all.",
+    ),
+    ("classes", "reads"): ("Splits that each score looks at", ""),
+}
+
 _FORMS = {"printed": "As the paper has it", "centred": "Of centred features"}
 
 _TITLES = {"traverse": "traversal"}
@@ -208,6 +252,8 @@ def _evidence(document: Document) -> Markup | None:
         return None
     agreements = document.get("evidence", {})
     methods = {one.name: one for one in _methods(document) if one.name != "traverse"}
+    if not methods:
+        return None
     cheap = []
     for name, one in methods.items():
         # Values after different epochs are not of one scale; their order is what counts.
@@ -260,17 +306,20 @@ class Part:
     depth
         From 0.
     blocks
-        Tables, and curves as a figure with the table of its numbers.
+        Tables, and curves as a figure with the table of its numbers; each with its title.
+    meaning
+        What is under it, in words.
     """
 
     title: str
     depth: int
-    blocks: list[tuple[Markup | None, outline.Table]]
+    blocks: list[tuple[Markup | None, outline.Table, str]]
+    meaning: str = ""
 
     @property
     def folded(self) -> bool:
         """Whether it opens on a click only: what is deep and has nothing to look at."""
-        return self.depth >= _DEEP and not any(figure for figure, _ in self.blocks)
+        return self.depth >= _DEEP and not any(figure for figure, *_ in self.blocks)
 
 
 def _diagnostics(diagnostics: Document) -> Iterator[Part]:
@@ -283,16 +332,16 @@ def _diagnostics(diagnostics: Document) -> Iterator[Part]:
                 if part.blocks or (part.title and part.depth < _DEEP):
                     yield part
                 way = [*way[: block.depth], block.text]
-                title = ": ".join(way[_DEEP:]) or block.text
-                part = Part(title, block.depth, [])
+                told, meaning = DIAGNOSED.get(tuple(way), (block.text, ""))
+                part = Part(": ".join(way[_DEEP:]) or told, block.depth, [], meaning)
             case outline.Table():
-                part.blocks.append((None, block))
+                part.blocks.append((None, block, ""))
             case outline.Curves():
                 # All curves of the diagnostics are over time lags.
                 figure = figures.lines(
                     block.series, title=block.title, x="lag, s", name=f"lines-{number}"
                 )
-                part.blocks.append((Markup(figure), _columns(block.series)))
+                part.blocks.append((Markup(figure), _columns(block.series), block.title))
     if part.blocks:
         yield part
 

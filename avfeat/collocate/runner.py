@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from avfeat.collocate.corpus import Corpus
 from avfeat.collocate.log import Log, Record
-from avfeat.collocate.train import Fit
+from avfeat.collocate.train import Epoch, Fit
 from avfeat.collocate.training import Training, train
 from avfeat.errors import ClusterError
 
@@ -39,6 +40,8 @@ class Ended:
 
 
 Listener = Callable[[Ended], None]
+#: Told of an epoch of a training.
+EpochListener = Callable[[Training, Epoch], None]
 
 
 class Runner:
@@ -55,6 +58,8 @@ class Runner:
         worker reads features once and keeps them for its next training.
     listener
         Told once of every training that ended, and of those found in the log.
+    on_epoch
+        Told of every epoch of a training in this process.
     """
 
     def __init__(
@@ -64,11 +69,13 @@ class Runner:
         *,
         client: Client | None = None,
         listener: Listener | None = None,
+        on_epoch: EpochListener | None = None,
     ) -> None:
         self.corpus = corpus
         self._log = log
         self._client = client
         self._listener = listener or (lambda ended: None)
+        self._on_epoch = on_epoch or (lambda training, epoch: None)
         self._told: set[str] = set()
         # Where paused trainings are: here, or on the worker that has them.
         self._paused: dict[str, Fit | Future[Any]] = {}
@@ -101,9 +108,9 @@ class Runner:
 
         def ended(training: Training, key: str, record: Record, *, known: bool) -> None:
             records[key] = record
-            # A search may come back to a training of its own.
-            if key not in self._told:
-                self._told.add(key)
+            # A search may come back to a training of its own, and to the first epochs of one.
+            if record["key"] not in self._told:
+                self._told.add(record["key"])
                 self._listener(Ended(training, record, known, len(records), len(set(keys))))
 
         for training, key in zip(trainings, keys, strict=True):
@@ -134,7 +141,12 @@ class Runner:
     ) -> Iterator[tuple[Training, str, Record]]:
         for training, key, before in jobs:
             paused = self._paused.pop(before, None) if before else None
-            record, found = train(training, self.corpus, resume=paused)  # type: ignore[arg-type]
+            record, found = train(
+                training,
+                self.corpus,
+                resume=paused,  # type: ignore[arg-type]
+                on_epoch=partial(self._on_epoch, training),
+            )
             if found is not None and found.checkpoint is not None:
                 self._paused[key] = found
             yield training, key, record

@@ -140,7 +140,7 @@ class _Draft:
 
 
 #: Why a score that needs labels has no value, and one that needs a common space.
-NO_LABELS = "the target split has no labels by the second"
+NO_LABELS = "not all target clips have labels by the second"
 
 
 def no_common_space(shared: int) -> str:

@@ -22,9 +22,9 @@ from avfeat.manifests.jsonfile import digest
 
 Pair = tuple[Source, Source]
 
-#: Of the pairs that successive halving still trains, the share that goes on at each rung, and
-#: those level with the last of them
-#: (Jamieson, Talwalkar: Non-stochastic best arm identification, AISTATS 2016).
+#: Of the pairs that successive halving still trains, the share that goes on at each rung, and with
+#: it those level with its last (Jamieson, Talwalkar: Non-stochastic best arm identification,
+#: AISTATS 2016).
 _KEPT = 0.5
 #: Shares of the epochs after which it drops pairs.
 _RUNGS = (0.25, 0.5)

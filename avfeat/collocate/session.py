@@ -6,8 +6,10 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
+from avfeat import __version__
 from avfeat.collocate import scoring
 from avfeat.collocate.candidates import ALL, Candidates, Pair
 from avfeat.collocate.evidence import agreement
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
     from avfeat.collocate.corpus import Corpus
-    from avfeat.collocate.runner import Listener, Runner
+    from avfeat.collocate.runner import EpochListener, Listener, Runner
     from avfeat.collocate.scores.angles import Angles
     from avfeat.collocate.search import Search
 
@@ -92,6 +94,7 @@ def collocate(
     *,
     client: Client | None = None,
     reading: Callable[[str], None] = lambda name: None,
+    epoch: EpochListener | None = None,
     trained: Listener | None = None,
 ) -> Document:
     """Rank pairs by every method asked for, and hold them against each other.
@@ -102,6 +105,8 @@ def collocate(
         Of a Dask cluster that trains; None to train here.
     reading
         Told whose store is being read for the scores.
+    epoch
+        Told of each epoch of a training in this process.
     trained
         Told of each training.
 
@@ -121,6 +126,11 @@ def collocate(
     """
     document = _head(candidates, settings)
     corpus = _corpus(candidates, settings)
+    log = Log(settings.log)
+    if corpus is not None:
+        log.check()
+        document["decision"] = dict(DECISION)
+        document["trainings"] = _trainings(corpus, settings)
     cheap: dict[str, tuple[dict[Pair, float], float]] = {}
     if settings.wants("scores"):
         started = time.perf_counter()
@@ -139,11 +149,9 @@ def collocate(
     if corpus is not None:
         from avfeat.collocate.runner import Runner
 
-        runner = Runner(corpus, Log(settings.log), client=client, listener=trained)
+        runner = Runner(corpus, log, client=client, listener=trained, on_epoch=epoch)
         searches = _searches(runner, candidates, settings)
     document["searches"] = {name: _searched(search) for name, search in searches.items()}
-    if searches:
-        document["decision"] = dict(DECISION)
     if "proxy" in searches:
         found = searches["proxy"]
         # A pair that was dropped early is behind those that were not, whatever it had reached.
@@ -161,6 +169,7 @@ def _head(candidates: Candidates, settings: Settings) -> Document:
         return [one.name for one in ones]
 
     return {
+        "avfeat": __version__,
         "dataset": candidates.dataset,
         "method": settings.method,
         "audio": names(candidates.audio),
@@ -246,6 +255,28 @@ def _corpus(candidates: Candidates, settings: Settings) -> Corpus | None:
                 "a parsing by; --method scores needs none"
             )
     return corpus
+
+
+def _trainings(corpus: Corpus, settings: Settings) -> Document:
+    """Say what all trainings have in common."""
+    hyper = dataclasses.asdict(settings.hyper)
+    del hyper["seed"]  # each training has its own
+    roles = {"train": settings.scoring.source, "val": settings.scoring.target}
+    if settings.wants("traverse"):
+        roles["test"] = settings.test
+    else:
+        del roles["train"]
+    return {
+        "splits": {
+            role: {"split": split, "clips": len(corpus.splits[split])}
+            for role, split in roles.items()
+        },
+        "hyper": hyper,
+        "seeds": list(settings.seeds),
+        "device": settings.device,
+        "torch": version("torch"),
+        "log": settings.log,
+    }
 
 
 def _searches(runner: Runner, candidates: Candidates, settings: Settings) -> dict[str, Search]:

@@ -15,11 +15,12 @@ from avfeat.datasets.synthetic import (
     CLASSES,
     NAME,
     SEGMENTS,
+    SPLITS,
     VERSION,
     Family,
     SyntheticBackbone,
 )
-from avfeat.errors import StoreError
+from avfeat.errors import ReadError, StoreError
 from avfeat.manifests.clips import Clip, ClipManifest, Outcome
 from avfeat.manifests.recipe import Recipe
 from avfeat.stores.files import Files
@@ -106,6 +107,18 @@ def write(
         }
         for backbone in BACKBONES
     ]
+
+
+def command(out: str) -> str:
+    """Give the command that writes what is missing of the family whose truth is at ``out``."""
+    options = ""
+    try:
+        truth = json.loads(Files(f"{out.rstrip('/')}/{NAME}").read(TRUTH))
+        clips = ",".join(str(truth["clips"][split]) for split in SPLITS)
+        options = f" --clips {clips} --width {truth['width']} --seed {truth['seed']}"
+    except (FileNotFoundError, ReadError, ValueError, KeyError, TypeError):
+        pass  # without a truth that can be read, it is any family's
+    return f"avfeat datasets synthesize --out {out}{options}"
 
 
 def size_bytes(family: Family) -> int:

@@ -114,7 +114,7 @@ def read_ledger(files: Files, digests: Mapping[str, str] | None = None) -> dict[
             entry = LedgerEntry.from_bytes(files.read(name), f"{files}/{name}", known=known)
         except IntegrityError as error:
             raise IntegrityError(
-                f"{error}; delete that file and run the same extract command again: the clips of "
+                f"{error}; delete that file and run the same command again: the clips of "
                 "its unit are done again"
             ) from error
         if entry.name != name:

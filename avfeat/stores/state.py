@@ -86,20 +86,20 @@ def load_state(files: Files, *, complete: bool = True) -> StoreState:
     table = read_clips(files)
     if table is None:
         raise IntegrityError(
-            f"{files}/{CLIPS} is gone or damaged; run the same extract command again: "
+            f"{files}/{CLIPS} is gone or damaged; run the same command again: "
             "it is rebuilt from annotations and ledger"
         )
     clips, digest = table
     if complete and manifest.at_rest and digest != manifest.files.get(CLIPS):
         raise IntegrityError(
             f"{files}/{CLIPS} was changed: it is not the file that {MANIFEST} was written with; "
-            "run the same extract command again: it is rebuilt from annotations and ledger"
+            "run the same command again: it is rebuilt from annotations and ledger"
         )
     ledger = read_ledger(files, manifest.ledger)
     gone = [unit for unit in map(int, manifest.ledger) if unit not in ledger]
     if complete and gone:
         raise IntegrityError(
-            f"{files}/{ledger_name(gone[0])} is gone; run the same extract command again: "
+            f"{files}/{ledger_name(gone[0])} is gone; run the same command again: "
             "the clips of its unit are done again"
         )
     return StoreState(manifest, clips, overlay(files, manifest, clips, ledger), ledger)

@@ -281,7 +281,7 @@ def test_it_is_json_deterministic_and_seeded(found: dict[str, Any]) -> None:
 
 def test_without_labels_by_the_second_features_are_still_compared() -> None:
     found = diagnose(made(events=False), OPTIONS)
-    reason = {"reason": "the target split has no labels by the second"}
+    reason = {"reason": "not all target clips have labels by the second"}
     assert found["recall"] == reason
     assert found["lags"]["labels"] == reason
     assert len(found["lags"]["similarity"]["pairs"]["good + sharp"]["cosine"]) == SEGMENTS

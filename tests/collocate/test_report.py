@@ -126,6 +126,7 @@ def document() -> dict[str, Any]:
 
     names = [*AUDIO, *VISUAL, "r2plus1d_18"]
     return {
+        "avfeat": "7.8.9",
         "dataset": f"llp {EVIL}",
         "method": "all",
         "audio": list(AUDIO),
@@ -151,6 +152,18 @@ def document() -> dict[str, Any]:
         "k": 3,
         "resamples": 211,
         "sampled": 1987,
+        "trainings": {
+            "splits": {
+                "train": {"split": "train", "clips": 9998},
+                "val": {"split": f"val {EVIL}", "clips": 647},
+                "test": {"split": "test", "clips": 1199},
+            },
+            "hyper": {"lr": 0.00037, "batch": 17, "epochs": 43},
+            "seeds": [101, 102, 103],
+            "device": "cuda:1",
+            "torch": "2.99.1",
+            "log": f"/lab/log {EVIL}",
+        },
         "decision": {"gate": "joint", "threshold": 0.51, "gate_threshold": 0.52},
         "pairs": [row(audio, visual) for audio in AUDIO for visual in VISUAL],
         "singles": [row(name) for name in (*AUDIO, *VISUAL)],
@@ -523,3 +536,21 @@ def test_the_command_writes_it(avfeat: Cli, tmp_path: Path) -> None:
         document["searches"]["proxy"]["seconds"],
     }
     assert values <= page.numbers
+    assert {0.0003, 16, 1, 12, 6} <= page.numbers
+    for words in ("avfeat 0.", "proxy on, epochs chosen by val", "judged by test", "torch 2."):
+        assert words in page.text
+
+
+def test_every_title_is_of_a_part_that_there_is(avfeat: Cli, tmp_path: Path) -> None:
+    synthesize(Family(seed=3, clips=(12, 12, 6)), str(tmp_path / "features"))
+    options = ("--audio", "vggish,openl3", "--visual", "polynet,vgg19_bn", "--resamples", "0")
+    options = (*options, "--scores", "svd", "--diagnostics", "--json", "--quiet")
+    found = avfeat("collocate", *options, "--report", "report.html")
+    diagnostics = json.loads(found.stdout)["diagnostics"]
+    text = Page((tmp_path / "report.html").read_text()).text
+    for way, (title, meaning) in report.DIAGNOSED.items():
+        part = diagnostics
+        for name in way:
+            part = part[name]
+        assert title in text
+        assert meaning in text

@@ -52,7 +52,7 @@ def test_the_demo_ends_with_a_collocation_table(avfeat: Cli, told: dict[str, str
         assert set(found.values()) == {"-"}
     # Each of those says why.
     assert "source and target have 3 clips in common" in text
-    assert "the target split has no labels by the second" in text
+    assert "not all target clips have labels by the second" in text
 
 
 def test_the_demo_stops_where_a_command_fails(
