@@ -192,8 +192,8 @@ def collocate(ctx: click.Context, /, **options: Any) -> None:
         talk.print(f"report: {options['report']}", markup=False)
 
 
-#: Options of scores, which diagnostics go by too; of trainings; and of the traversal alone.
-_OF_SCORES = ("scores", "directions", "resamples")
+#: Options of scores, which diagnostics go by too; and of trainings.
+_OF_SCORES = ("scores", "directions")
 _OF_TRAININGS = ("epochs", "lr", "device", "seeds", "log")
 
 
@@ -204,13 +204,16 @@ def _check_use(ctx: click.Context, method: str, *, diagnostics: bool) -> None:
     from avfeat.errors import UsageError
 
     idle: list[str] = []
-    if method in ("proxy", "traverse") and not diagnostics:
-        idle += _OF_SCORES
+    if method in ("proxy", "traverse"):
+        idle += ["resamples"] if diagnostics else ["resamples", *_OF_SCORES]
+    if method == "proxy" and not diagnostics:
+        idle += ["source"]
     if method == "scores":
         idle += _OF_TRAININGS
     if method in ("scores", "proxy"):
         idle += ["test"]
-    given = [name for name in idle if ctx.get_parameter_source(name) != ParameterSource.DEFAULT]
+    # What a file or the environment says is for all commands.
+    given = [name for name in idle if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE]
     if given:
         names = ", ".join(f"--{name}" for name in given)
         raise UsageError(f"{names}: --method {method} has no use for it; see --help")

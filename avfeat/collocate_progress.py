@@ -58,17 +58,14 @@ class CollocationProgress:
     def ended(self, ended: Ended) -> None:
         """Tell of a training whose record is at hand."""
         training, record = ended.training, ended.record
+        # A pause has the record of all epochs where the log has that, which may diverge later.
+        paused = training.until is not None
         curve = record["curve"][: training.until]
         result = "diverged"
-        if not record["diverged"]:
-            # A pause has the record of all epochs where the log has that.
-            paused = training.until is not None
-            value = (
-                max(epoch["type_av"] for epoch in curve)
-                if paused
-                else record["scores"]["segment"]["type_av"]
-            )
-            result = f"Type@AV {value:.2f}"
+        if paused and len(curve) == training.until:
+            result = f"Type@AV {max(epoch['type_av'] for epoch in curve):.2f}"
+        elif not record["diverged"]:
+            result = f"Type@AV {record['scores']['segment']['type_av']:.2f}"
         of = "" if training.until is None else f" of {training.hyper.epochs}"
         self._print(
             f"{ended.done} of {ended.total} {'found in the log' if ended.known else 'trained'}: "

@@ -90,7 +90,8 @@ def _scores(console: Console, document: dict[str, Any]) -> None:
         )
     if place is not None:
         console.print(
-            f"  95 %: interval of svd by {document['resamples']} resamples of clips",
+            f"  95 %: interval of svd by {document['resamples']} resamples of clips; sampling "
+            "lowers cosines, so that it may lie above",
             style="dim",
         )
     for reason in reasons.collect(rows):

@@ -101,6 +101,10 @@ def test_scores_as_json(avfeat: Cli, root: str) -> None:
         ((*COMMON[1:], "--epochs", 3, "--lr", 9), "--epochs, --lr: --method scores has no use"),
         ((*COMMON[1:], "--method", "proxy", "-k", 3), "--directions: --method proxy has no use"),
         ((*COMMON[1:], "--method", "proxy", "--test", "x"), "--test: --method proxy has no use"),
+        (
+            (*COMMON[1:], "--method", "proxy", "--source", "x"),
+            "--source: --method proxy has no use",
+        ),
         ((*COMMON[1:], "--method", "traverse", "--scores", "svd"), "--scores: --method traverse"),
         ((*COMMON[1:], "--method", "traverse", "--test", "val"), "that it never saw"),
         ((*COMMON[1:], "--method", "all", "--target", "train"), "no labels by the second"),
@@ -113,6 +117,23 @@ def test_wrong_use(avfeat: Cli, root: str, arguments: tuple[object, ...], words:
     text = said(avfeat, *arguments, "--out", root)
     assert words in text
     assert "Traceback" not in text
+
+
+def test_options_of_a_file_are_for_all_commands(avfeat: Cli, root: str, tmp_path: Path) -> None:
+    (tmp_path / "avfeat.toml").write_text('[collocate]\nepochs = 15\nlog = "mine"\ntest = "val"\n')
+    options = ("--scores", "svd", "--resamples", 0)
+    assert "by svd" in avfeat(*COMMON, "--out", root, *options).stdout
+
+
+def test_a_log_that_cannot_be_written_is_told_before_training(
+    avfeat: Cli, root: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = ("collocate", *COMMON[1:], "--out", root, "--method", "traverse", "--epochs", 1)
+    result = avfeat(*arguments, "--log", "file", code=None)
+    assert result.exit_code != 0
+    assert "trained" not in result.stderr
+    assert "file" in result.stderr and "--out" not in result.stderr
 
 
 def test_no_stores(avfeat: Cli) -> None:

@@ -27,29 +27,18 @@ _KEPT_BYTES = 3 << 30
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a backbone's rows are, and which: what a worker needs to open them.
-
-    Attributes
-    ----------
-    name
-        Of the backbone.
-    url
-        Of the store.
-    fingerprint, content
-        Of how its rows were made, and of the rows: media may change where recipes do not.
-    """
+    """Where a backbone's rows are: what a worker needs to open them."""
 
     name: str
     url: str
     fingerprint: str
-    content: str
 
     @classmethod
     def of(cls, candidate: Candidate) -> Source:
         """Refer to a candidate's store, wherever a worker was started."""
         store = candidate.store
         url = str(Files(store.url).local or store.url)
-        return cls(candidate.name, url, store.fingerprint, store.content)
+        return cls(candidate.name, url, store.fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +57,9 @@ class Corpus:
         Split name to its clips, as annotated.
     digests
         Split name to sha256 (hex) of these.
+    contents
+        Split name to backbone name to what says which rows its clips have; media may change where
+        recipes and annotations do not. See `FeatureStore.content`.
     allow_random
         Whether stores of random weights may be opened.
     """
@@ -77,6 +69,7 @@ class Corpus:
     segments: int
     splits: dict[str, tuple[Clip, ...]]
     digests: dict[str, str]
+    contents: dict[str, dict[str, str]]
     allow_random: bool
 
     @classmethod
@@ -105,7 +98,15 @@ class Corpus:
             split: digest([dataclasses.asdict(clip) for clip in clips])
             for split, clips in taken.items()
         }
-        return cls(candidates.dataset, store.classes, segments, taken, digests, allow_random)
+        contents = {
+            split: {
+                one.name: one.store.content(clip.id for clip in clips) for one in candidates.all
+            }
+            for split, clips in taken.items()
+        }
+        return cls(
+            candidates.dataset, store.classes, segments, taken, digests, contents, allow_random
+        )
 
     def features(self, source: Source, split: str) -> NDArray[np.float32]:
         """Read a backbone's features of a split, float32 [n, segments, d]; kept for the next."""
@@ -144,8 +145,12 @@ class _Cache:
                 self._held.move_to_end(key)
                 return self._held[key]
             store = FeatureStore(source.url, allow_random=corpus.allow_random)
-            if (store.fingerprint, store.content) != (source.fingerprint, source.content):
-                raise FeaturesError(f"{source.url} was replaced while it was being used")
+            known = (source.fingerprint, corpus.contents[split][source.name])
+            if (store.fingerprint, store.content(ids)) != known:
+                raise FeaturesError(
+                    f"{source.url} was changed while it was being used; the same command starts "
+                    "with what is there now"
+                )
             found = read_all(store, ids, corpus.segments)
             found.flags.writeable = False
             self._held[key] = found

@@ -7,9 +7,10 @@ written whole when it ends. So a search that was stopped finds what it did befor
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from typing import Any
 
-from avfeat.errors import IntegrityError, ReadError, UsageError, WriteError
+from avfeat.errors import IntegrityError, WriteError
 from avfeat.manifests.jsonfile import seal, unseal
 from avfeat.stores.files import Files
 
@@ -27,15 +28,17 @@ class Log:
 
         Raises
         ------
-        UsageError
+        WriteError
             If nothing can be written.
         """
         name = f"trainings/{uuid.uuid4().hex}.check"
         try:
             self._files.write(name, b"")
+        except WriteError as error:
+            # The hint of what writes stores names another option.
+            raise WriteError(str(error).replace("--out", "--log")) from error
+        with suppress(WriteError):  # not everybody who may write may delete
             self._files.remove(name)
-        except (ReadError, WriteError) as error:
-            raise UsageError(f"--log {self._files}: {error}") from error
 
     def find(self, key: str) -> Record | None:
         """Return a training's record; None if there is none, or it is damaged."""

@@ -123,6 +123,8 @@ class Runner:
             (number for number, key in enumerate(keys) if key not in records),
             key=lambda number: visuals.index(trainings[number].visual),
         )
+        if todo:
+            self._log.check()
         run = self._here if self._client is None else self._there
         jobs = [(trainings[n], keys[n], before[n] if before else None) for n in todo]
         for training, key, record in run(jobs):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from avfeat.errors import FeaturesError
 from avfeat.stores.reader import FeatureStore
 
-# Seconds that a row may lie off its even place, as VGGish's windows of 0.96 s come to over a clip;
-# beside the half of its own share of a second that a frame lies before the middle of it.
+# Seconds that rows may drift from their even places over a clip, as VGGish's windows of 0.96 s do;
+# all of them may lie off by half of their share of a second besides, as frames of its beginning do.
 _DRIFT = 0.5
 
 
@@ -99,8 +99,9 @@ def _evenly(times: NDArray[np.float64], segments: int) -> NDArray[np.bool_]:
     if left or not rate:
         return np.zeros(len(times), bool)
     places = (np.arange(times.shape[1]) + 0.5) / rate
-    drift: NDArray[np.float64] = np.abs(times - places).max(axis=1)
-    even: NDArray[np.bool_] = drift <= _DRIFT + 0.5 / rate
+    away = times - places
+    drift: NDArray[np.float64] = np.abs(away).max(axis=1)
+    even: NDArray[np.bool_] = (drift <= _DRIFT + 0.5 / rate) & (np.ptp(away, axis=1) <= _DRIFT)
     return even
 
 

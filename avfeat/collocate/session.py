@@ -6,7 +6,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 from avfeat import __version__
@@ -128,7 +127,6 @@ def collocate(
     corpus = _corpus(candidates, settings)
     log = Log(settings.log)
     if corpus is not None:
-        log.check()
         document["decision"] = dict(DECISION)
         document["trainings"] = _trainings(corpus, settings)
     cheap: dict[str, tuple[dict[Pair, float], float]] = {}
@@ -183,7 +181,7 @@ def _head(candidates: Candidates, settings: Settings) -> Document:
             one.name: {
                 "url": one.store.url,
                 "fingerprint": one.store.fingerprint,
-                "content": one.store.content,
+                "content": one.store.content(candidates.clips),
                 "weights": one.store.recipe.weights["source"],
                 "dim": one.store.dim,
             }
@@ -259,6 +257,8 @@ def _corpus(candidates: Candidates, settings: Settings) -> Corpus | None:
 
 def _trainings(corpus: Corpus, settings: Settings) -> Document:
     """Say what all trainings have in common."""
+    import torch
+
     hyper = dataclasses.asdict(settings.hyper)
     del hyper["seed"]  # each training has its own
     roles = {"train": settings.scoring.source, "val": settings.scoring.target}
@@ -274,7 +274,7 @@ def _trainings(corpus: Corpus, settings: Settings) -> Document:
         "hyper": hyper,
         "seeds": list(settings.seeds),
         "device": settings.device,
-        "torch": version("torch"),
+        "torch": torch.__version__,
         "log": settings.log,
     }
 

@@ -64,6 +64,10 @@ class Training:
             if described[stream] is not None:
                 del described[stream]["url"]  # a store may move
         described["clips"] = {split: corpus.digests[split] for split in sorted(splits)}
+        streams = [one.name for one in (self.audio, self.visual, self.motion) if one is not None]
+        described["rows"] = {
+            split: [corpus.contents[split][name] for name in streams] for split in sorted(splits)
+        }
         described["device"] = torch.device(self.device).type
         described["classes"] = digest(list(corpus.classes))
         described["task"] = TASK_VERSION

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class FeatureStore(Mapping[str, np.ndarray]):
         }
         self._index = {clip.id: index for index, clip in enumerate(state.clips)}
         self._rows = StoredRows(files)
-        self._content = digest({entry.name: dict(entry.files) for entry in state.ledger.values()})
+        self._shards = {unit: dict(entry.files) for unit, entry in state.ledger.items()}
 
     # As a mapping it would compare every row; a store is itself, and can be a key.
     __eq__ = object.__eq__
@@ -68,11 +68,6 @@ class FeatureStore(Mapping[str, np.ndarray]):
     def fingerprint(self) -> str:
         """sha256 (hex) of the recipe: rows of equal fingerprints can be compared."""
         return self.manifest.fingerprint
-
-    @property
-    def content(self) -> str:
-        """sha256 (hex) over the digests of all committed shards: equal where all rows are."""
-        return self._content
 
     @property
     def dim(self) -> int:
@@ -209,6 +204,16 @@ class FeatureStore(Mapping[str, np.ndarray]):
             for clip_id, outcome in self._outcomes.items()
             if outcome.status in WITH_ROWS and split in (None, self._clips[clip_id].split)
         ]
+
+    def content(self, clip_ids: Iterable[str]) -> str:
+        """sha256 (hex) over the digests of the shards that hold these clips: of equal ones, equal.
+
+        Where a recipe stays and media change, so does this; and where a neighbour in a clip's unit
+        was extracted again.
+        """
+        size = self.manifest.layout.unit_clips
+        units = sorted({self._index[clip_id] // size for clip_id in clip_ids})
+        return digest([self._shards.get(unit, {}) for unit in units])
 
     @property
     def splits(self) -> tuple[str, ...]:

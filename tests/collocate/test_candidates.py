@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from collocationkit import drawn_rows, make_clips, make_family, make_store
 
 from avfeat.collocate.candidates import Candidates, gather
+from avfeat.datasets.synthetic import Family
 from avfeat.errors import (
     CollocationError,
     RandomWeightsError,
@@ -94,6 +96,12 @@ def test_what_is_missing_of_the_synthetic_family_is_made_by_its_own_command(tmp_
     out = make_family(tmp_path, CLIPS, names=("vggish", "resnet152"), dataset="synthetic")
     (one,) = find(out, "vggish", "resnet152,senet154").missing
     assert one.command == f"avfeat datasets synthesize --out {out}"
+    (tmp_path / "synthetic" / "truth.json").write_text(
+        json.dumps(Family(seed=4, clips=(7, 5, 3), width="real").truth())
+    )
+    (one,) = find(out, "vggish", "resnet152,senet154").missing
+    options = "--clips 7,5,3 --width real --seed 4"
+    assert one.command == f"avfeat datasets synthesize --out {out} {options}"
     with pytest.raises(
         CollocationError, match=r"family has no openl3\.music; it has openl3, openl3_"
     ):

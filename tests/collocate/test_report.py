@@ -142,6 +142,7 @@ def document() -> dict[str, Any]:
             name: {
                 "url": f"/lab/{name}",
                 "fingerprint": f"{number:064x}",
+                "content": f"{number + 100:064x}",
                 "weights": "random" if name == "vggish" else "published",
                 "dim": 2048 + number,
             }
@@ -547,10 +548,11 @@ def test_every_title_is_of_a_part_that_there_is(avfeat: Cli, tmp_path: Path) -> 
     options = (*options, "--scores", "svd", "--diagnostics", "--json", "--quiet")
     found = avfeat("collocate", *options, "--report", "report.html")
     diagnostics = json.loads(found.stdout)["diagnostics"]
-    text = Page((tmp_path / "report.html").read_text()).text
+    html = (tmp_path / "report.html").read_text()
+    text, headings = Page(html).text, re.findall(r"<h\d[^>]*>([^<]*)</h\d>", html)
     for way, (title, meaning) in report.DIAGNOSED.items():
         part = diagnostics
         for name in way:
             part = part[name]
-        assert title in text
-        assert meaning in text
+        assert title in headings
+        assert not meaning or meaning in text

@@ -17,7 +17,7 @@ from avfeat.errors import TrainingError
 
 EPOCHS = 8
 PAIRS = [
-    (Source(audio, f"/{audio}", "f", "c"), Source(visual, f"/{visual}", "f", "c"))
+    (Source(audio, f"/{audio}", "f"), Source(visual, f"/{visual}", "f"))
     for audio in ("a", "b")
     for visual in ("x", "y", "z")
 ]
@@ -218,3 +218,47 @@ def test_the_proxy_starts_at_the_first_pair_that_can_be_tuned() -> None:
 def test_rates_around_hans_own_are_the_grid() -> None:
     assert grid_around(Hyper().lr) == GRID
     assert grid_around(3e-5) == pytest.approx((1e-5, 3e-5, 1e-4))
+
+
+def test_ties_decide_nothing() -> None:
+    """Not the learning rate, not where to stand, not who is dropped."""
+    level = table(dict.fromkeys(GRID, [50.0] * 6))
+    found = search(Fake(level))
+    (step,) = found.facts["path"]
+    assert step == {"pair": ["a", "x"], "lr": 3e-4, "best": ["a", "x"]}
+    assert "returned_to" not in found.facts
+    halved = search(Fake(level), halving=True)
+    assert {place.epochs for place in halved.places} == {EPOCHS}
+    assert halved.facts["epochs_saved"] == 0
+    # Three of six go on, and the fourth, which is level with the third.
+    some = table({3e-4: [50, 40, 45, 45, 30, 60]})
+    places = {p.pair: p.epochs for p in search(Fake(some), grid=(3e-4,), halving=True).places}
+    assert {pair for pair, epochs in places.items() if epochs == EPOCHS // 4} == {
+        ("a", "y"),
+        ("b", "y"),
+    }
+
+
+def test_a_mean_that_leads_back_is_told() -> None:
+    """The first seed tunes a + x to a rate under which, in the mean, b + x is better, and back."""
+
+    class Moody(Fake):
+        def run(self, trainings: Sequence[Training], **options: object) -> list[Record]:
+            changed = []
+            for training in trainings:
+                record = self._one(training)
+                if training.pair == ("a", "x") and training.hyper.seed == 2:
+                    value = {3e-4: 20.0, 1e-3: 90.0}[training.hyper.lr]
+                    curve = [{"type_av": value, "seconds": 1.0}] * EPOCHS
+                    scores = {"segment": {"type_av": value}}
+                    record = {**record, "curve": curve, "scores": scores}
+                changed.append(record)
+            return changed
+
+    values = table({3e-4: [50, 40, 40, 45, 40, 40], 1e-3: [49, 40, 40, 56, 40, 40]})
+    found = search(Moody(values), grid=(3e-4, 1e-3), seeds=(1, 2))
+    assert [(step["pair"], step["lr"], step["best"]) for step in found.facts["path"]] == [
+        (["a", "x"], 3e-4, ["b", "x"]),
+        (["b", "x"], 1e-3, ["a", "x"]),
+    ]
+    assert found.facts["returned_to"] == ["a", "x"]

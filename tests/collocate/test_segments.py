@@ -98,6 +98,13 @@ def test_rows_of_a_clip_that_ends_early_are_not_stretched() -> None:
     np.testing.assert_allclose(found[:, 0], [0.5, 2.5, 4.5, 6.5, 8.5, 9, 9, 9, 9, 9])
 
 
+@pytest.mark.parametrize("hop", [0.5, 0.9, 1.1])
+def test_rows_of_another_pace_are_told_by_their_times(hop: float) -> None:
+    rows = np.arange(10, dtype=np.float32)[:, None]
+    times = (np.arange(10) + 0.5) * hop
+    np.testing.assert_allclose(of_one(rows, times, 10), slowly(rows, times, 10), atol=1e-6)
+
+
 def test_a_clip_that_ends_early_repeats_its_last_row() -> None:
     rows = np.array([[1.0], [2.0], [3.0]], np.float32)
     found = of_one(rows, np.array([0.1, 0.6, 1.2]), 4)

@@ -28,7 +28,7 @@ def candidates(tmp_path_factory: pytest.TempPathFactory) -> Candidates:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_CLIPS", 5)
-    monkeypatch.setattr(streams, "_BLOCK", 4 * SEGMENTS)
+    monkeypatch.setattr(streams, "_BLOCK", 4 * SEGMENTS * 8)
 
 
 def rows_of(candidates: Candidates, name: str, clips: Clips) -> np.ndarray:
@@ -131,7 +131,7 @@ def test_projected_groups_deal_clips_out_in_turn(
     candidates: Candidates, monkeypatch: pytest.MonkeyPatch, parts: int, block: int
 ) -> None:
     monkeypatch.setattr(streams, "_CLIPS", parts)
-    monkeypatch.setattr(streams, "_BLOCK", block * SEGMENTS)
+    monkeypatch.setattr(streams, "_BLOCK", block * SEGMENTS * 8)
     clips = Clips.of(candidates, "val")
     rng = np.random.default_rng(1)
     bases = {

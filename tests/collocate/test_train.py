@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import random
@@ -156,12 +157,12 @@ def test_a_pause_that_is_reached_already_is_the_result(train: Arrays, val: Array
     assert fit(train, val, quick(), until=1, resume=paused) is paused
 
 
-def test_every_epoch_is_told_and_the_first_best_one_kept(train: Arrays, val: Arrays) -> None:
+def test_every_epoch_is_told_and_the_last_best_one_kept(train: Arrays, val: Arrays) -> None:
     told: list[Epoch] = []
     result = fit(train, val, quick(epochs=5), on_epoch=told.append)
     assert tuple(told) == result.curve and result.best in told
     values = [epoch.scores.segment.type_av for epoch in told]
-    assert result.best.number == 1 + values.index(max(values))
+    assert result.best.number == len(values) - values[::-1].index(max(values))
     assert result.seconds == pytest.approx(sum(epoch.seconds for epoch in told))
     assert all(epoch.seconds > 0 for epoch in told)
 
@@ -170,8 +171,11 @@ def test_of_equal_epochs_the_last_is_kept_and_its_weights(train: Arrays, val: Ar
     still = quick(lr=1e-30, dropout=0.3)
     result = fit(train, val, still)
     assert len({epoch.scores for epoch in result.curve}) == 1 and result.best.number == 4
-    assert not equal(result.weights, fit(train, val, still, until=1).weights)
-    assert equal(result.weights, result.network().state_dict())
+    # Adam's steps, however small, make the weights of every epoch others.
+    whole = fit(train, val, quick(lr=1e-30, dropout=0.3, epochs=5), until=4)
+    assert whole.checkpoint is not None
+    saved, _ = torch.load(io.BytesIO(whole.checkpoint), weights_only=True)
+    assert equal(result.weights, saved)
     # Every epoch has a dropout of its own, here all that can change the loss.
     assert len({epoch.loss for epoch in result.curve}) == 4
 

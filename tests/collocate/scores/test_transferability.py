@@ -142,3 +142,32 @@ def test_scores_never_hold_nan() -> None:
         Score(None)
     with pytest.raises(ValueError, match="a number or has a reason"):
         Score(1.0, "but")
+
+
+def test_h_score_of_features_that_shrinkage_leaves_nothing_of() -> None:
+    """Whitened ones: their covariance is the identity already."""
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((400, 6))
+    x -= x.mean(axis=0)
+    white = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x.T, bias=True))).T
+    labels = (white[:, :2] > 0.5).astype(np.float64)
+    moments, sums = Moments(6), ClassSums(6, 2)
+    moments.add(white)
+    sums.add(white, labels)
+    assert "shrinkage leaves nothing" in regularised_h_score(moments, sums).reason
+
+
+@pytest.mark.parametrize("dim", [8, 64])
+def test_logme_of_any_features_that_know_nothing_is_that_of_noise(dim: int) -> None:
+    """Where the best weights are 0, the precisions' ratio grows for ever."""
+    rng = np.random.default_rng(6)
+    for _ in range(10):
+        x = rng.standard_normal((3_000, dim))
+        labels = (rng.random((3_000, 1)) < 0.1).astype(np.float64)
+        moments, sums = Moments(dim), ClassSums(dim, 1)
+        moments.add(x)
+        sums.add(x, labels)
+        found = logme(moments, sums).value
+        assert found is not None
+        noise = -0.5 * (np.log(2 * np.pi * labels.mean()) + 1)
+        assert noise - 1e-9 <= found < noise + 0.01
