@@ -139,14 +139,14 @@ class _Cache:
 
     def get(self, corpus: Corpus, source: Source, split: str) -> NDArray[np.float32]:
         ids = tuple(clip.id for clip in corpus.splits[split])
-        key = (source, corpus.segments, ids)
+        content = corpus.contents[split][source.name]
+        key = (source, content, corpus.segments, ids)
         with self._lock:
             if key in self._held:
                 self._held.move_to_end(key)
                 return self._held[key]
             store = FeatureStore(source.url, allow_random=corpus.allow_random)
-            known = (source.fingerprint, corpus.contents[split][source.name])
-            if (store.fingerprint, store.content(ids)) != known:
+            if (store.fingerprint, store.content(ids)) != (source.fingerprint, content):
                 raise FeaturesError(
                     f"{source.url} was changed while it was being used; the same command starts "
                     "with what is there now"
